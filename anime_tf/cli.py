@@ -1,0 +1,514 @@
+"""The commands: each parses, calls one library function, says where the result lies."""
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from anime_tf import __version__
+from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT, PRESETS, TrainConfig
+from anime_tf.errors import UserError
+from anime_tf.progress import Reporter
+from anime_tf.run_files import METRICS, REPORT
+
+_SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 92,
+    "show_default": True,
+}
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Bytes(click.ParamType):
+    """A number of bytes such as `512M` or `8G`."""
+
+    name = "size"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
+        if not match:
+            self.fail(f"{value!r} is no size; write for example 512M or 8G", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
+
+
+class Duration(click.ParamType):
+    """A time such as `90s`, `10m` or `1.5h`, in seconds."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (int, float)):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
+        if not match:
+            self.fail(f"{value!r} is no time; write for example 90s or 10m", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+class _Command(click.Command):
+    """Turns the errors that are meant for people into one line and exit code 2."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            complaint = click.ClickException(str(error))
+            complaint.exit_code = 2
+            raise complaint from error
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+_Group.group_class = _Group
+
+
+def main() -> None:
+    """Runs the program; the entry point of `anime-tf`."""
+    cli(prog_name="anime-tf")
+
+
+@click.group(cls=_Group, context_settings=_SETTINGS)
+@click.version_option(__version__, prog_name="anime-tf")
+def cli():
+    """Recognise your own anime characters.
+
+    Sort pictures into folders, data/all_characters/NAME/, then:
+
+    \b
+      anime-tf data check          what is in the folders, what is wrong with it
+      anime-tf train               learn the characters
+      anime-tf predict PICTURES    name them in new pictures
+    """
+    quieten()
+
+
+def quieten() -> None:
+    """Keeps the libraries' chatter out of the output; python -W brings it back."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+_model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_OUT,
+    help="Folder of the trained model.",
+)
+_data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(),
+    default=DEFAULT_DATA_DIR,
+    help="Folder with one folder of pictures per character.",
+)
+_cache_options = [
+    click.option("--cache-dir", help="Folder of the picture cache [default: yours]."),
+    click.option(
+        "--cache-size",
+        "cache_bytes",
+        type=Bytes(),
+        help="Most disk for decoded pictures [default: 8G]; beyond it the pictures "
+        "used longest ago make room, and what does not fit is decoded in every epoch.",
+    ),
+]
+
+
+def _with(options: list):
+    def decorate(function):
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@cli.command(context_settings=_SETTINGS)
+@_data_dir_option
+@click.option("--test-dir", type=click.Path(), help="Test pictures of your choice.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Run's folder."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="default")
+@click.option(
+    "--time-budget",
+    type=Duration(),
+    help="Plan the epochs so that the whole run ends within, say, 10m.",
+)
+@click.option(
+    "--backbone",
+    type=click.Choice(["efficientnetb0", "efficientnetv2b0"]),
+    help="Network.",
+)
+@click.option("--weights", help="imagenet (downloaded), none (random), or a file.")
+@click.option("--image-size", type=int, help="Side of the network's input in pixels.")
+@click.option("--batch-size", type=int, help="Pictures per training step.")
+@click.option("--epochs", type=int, help="Epochs of fine-tuning.")
+@click.option("--head-epochs", type=int, help="Most epochs of the head alone.")
+@click.option("--learning-rate", type=float, help="Peak rate of fine-tuning.")
+@click.option("--head-learning-rate", type=float, help="Peak rate of the head.")
+@click.option("--weight-decay", type=float, help="Of AdamW.")
+@click.option("--label-smoothing", type=float)
+@click.option("--dropout", type=float)
+@click.option("--mixup", type=float, help="Alpha of mixup; 0 is off.")
+@click.option("--cutmix", type=float, help="Alpha of CutMix; 0 is off.")
+@click.option(
+    "--class-weights",
+    type=click.Choice(["auto", "on", "off"]),
+    help="Weigh rare characters more; auto: over an imbalance of 3:1.",
+)
+@click.option("--patience", type=int, help="Epochs without progress before the end.")
+@click.option("--validation-fraction", type=float)
+@click.option("--test-fraction", type=float)
+@click.option("--seed", type=int, help="Of split, weights, order and augmentation.")
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=Bytes(),
+    help="Most RAM for decoded pictures [default: 1G]; the others are read from the "
+    "cache on disk.",
+)
+@_with(_cache_options)
+@click.pass_context
+def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
+    """Learns the characters in --data-dir and leaves a tested model in --out.
+
+    Every number left out comes from --preset:
+
+    \b
+      fast      128 px,  4 epochs: a first answer in minutes
+      default   160 px, 12 epochs
+      best      224 px, 40 epochs, mixup and CutMix: for a GPU or a night
+
+    \b
+    Example:
+      anime-tf train --data-dir data/all_characters --preset fast
+      anime-tf train --resume
+    """
+    quieten()
+    reporter = Reporter(Console())
+    if resume:
+        _check_resume(ctx)
+    else:
+        config = TrainConfig.from_preset(**given)
+    from anime_tf import training
+    from anime_tf.evaluation import evaluate_run
+
+    try:
+        if resume:
+            recognizer = training.resume_classifier(out, reporter)
+        else:
+            recognizer = training.train_classifier(config, out, reporter, overwrite)
+    except KeyboardInterrupt:
+        reporter.say(f"\nInterrupted. Go on with: anime-tf train --resume --out {out}")
+        ctx.exit(130)
+    if not training.has_test_pictures(out):
+        reporter.say(f"Nothing was held out to test on. Model: {out}")
+        return
+    metrics = evaluate_run(out, recognizer, reporter=reporter)
+    _say_metrics(reporter, metrics)
+    reporter.say(f"Model:  {out}\nReport: {out / REPORT}")
+    reporter.say(f"Next:   anime-tf predict --model {out} PICTURES")
+
+
+@cli.command(context_settings=_SETTINGS)
+@_model_option
+@click.option("--data-dir", type=click.Path(), help="Where the pictures are now.")
+@click.option(
+    "--unknown-dir",
+    type=click.Path(exists=True, file_okay=False),
+    help="Pictures of nobody the model knows, to measure rejection on.",
+)
+def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
+    """Judges a model on the pictures that its training held out.
+
+    Writes metrics.json and report.html into the model's folder.
+
+    \b
+    Example:
+      anime-tf evaluate --unknown-dir photos/
+    """
+    from anime_tf.evaluation import evaluate_run
+
+    reporter = Reporter(Console())
+    metrics = evaluate_run(
+        model, data_dir=data_dir, unknown_dir=unknown_dir, reporter=reporter
+    )
+    _say_metrics(reporter, metrics)
+    reporter.say(f"Figures: {model / METRICS}\nReport:  {model / REPORT}")
+
+
+@cli.command(context_settings=_SETTINGS)
+@click.argument("paths", nargs=-1, required=True)
+@_model_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json", "jsonl"]),
+    default="table",
+)
+@click.option("--top-k", type=click.IntRange(1), default=3, help="Names per picture.")
+@click.option("--batch-size", type=click.IntRange(1), default=32)
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    help="Write pictures of what spoke for each answer (Grad-CAM) to this new folder.",
+)
+def predict(paths, model, style, top_k, batch_size, explain):
+    """Names the characters in files, folders (with all below) or 'globs'.
+
+    A picture of nobody known is "unknown". One that cannot be read gets a row with
+    the reason.
+
+    \b
+    Example:
+      anime-tf predict new.png downloads/ --format csv > names.csv
+    """
+    from anime_tf.inference import Recognizer, find_pictures
+
+    pictures = find_pictures(paths)
+    if explain:
+        _make_empty(explain)
+    recognizer = Recognizer.load(model)
+    gallery = _Gallery(explain, recognizer) if explain else None
+    reporter = Reporter(Console(stderr=True))
+    predictions = []
+    with reporter.bar("Recognising", len(pictures)) as bar:
+        for prediction in recognizer.stream(pictures, top_k, batch_size, gallery):
+            predictions.append(prediction)
+            bar.advance()
+    _WRITERS[style](predictions)
+    if explain:
+        reporter.say(f"Explanations: {explain}")
+
+
+@cli.command(context_settings=_SETTINGS)
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@_model_option
+@click.option("--move", "way", flag_value="move", help="Move the pictures.")
+@click.option("--link", "way", flag_value="link", help="Link them (symbolically).")
+@click.option(
+    "--copy", "way", flag_value="copy", default=True, help="Copy them, the default."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
+def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
+    """Sorts the pictures in IN into OUT/NAME/, doubtful ones into OUT/unknown/.
+
+    Nothing is overwritten: a file of the same name gets a number, the very same
+    picture is left out. Try --dry-run first.
+
+    \b
+    Example:
+      anime-tf sort downloads/ sorted/ --dry-run
+    """
+    from anime_tf.inference import Recognizer, find_pictures
+    from anime_tf.sorting import carry_out, plan_sorting
+
+    inside = out.resolve()
+    pictures = [p for p in find_pictures([source]) if inside not in p.resolve().parents]
+    recognizer = Recognizer.load(model)
+    reporter = Reporter(Console())
+    with reporter.bar("Recognising", len(pictures)) as bar:
+        predictions = []
+        for prediction in recognizer.stream(pictures):
+            predictions.append(prediction)
+            bar.advance()
+    steps = plan_sorting(predictions, out)
+    if not dry_run:
+        carry_out(steps, way)
+    for step in steps:
+        if step.reason or dry_run:
+            outcome = step.reason or f"-> {step.target}"
+            reporter.say(f"{step.source}  {outcome}")
+    _say_sorted(reporter, steps, way, dry_run, out)
+
+
+@cli.group(context_settings=_SETTINGS)
+def data():
+    """Looks after the folders of pictures."""
+
+
+@data.command(context_settings=_SETTINGS)
+@_data_dir_option
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table"
+)
+@_with(_cache_options)
+def check(data_dir: str, style: str, cache_dir: str | None, cache_bytes: int | None):
+    """Reports what is in the folders: counts, damage, duplicates, imbalance.
+
+    Changes nothing.
+
+    \b
+    Example:
+      anime-tf data check --data-dir data/all_characters
+    """
+    from anime_tf.datasets.cache import open_cache
+    from anime_tf.datasets.health import examine
+    from anime_tf.datasets.image_folder import scan_folder
+    from anime_tf.reports import say_health
+
+    reporter = Reporter(Console(stderr=style == "json"))
+    with reporter.bar(f"Reading {data_dir}") as bar:
+        cache = open_cache(cache_dir, cache_bytes)
+        scan = scan_folder(data_dir, cache, None, bar.set_total, bar.advance)
+    health = examine(scan)
+    if style == "json":
+        click.echo(json.dumps(health.to_dict(), ensure_ascii=False, indent=1))
+    else:
+        say_health(health, reporter)
+
+
+@data.command(context_settings=_SETTINGS)
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR)
+@click.option("--characters", type=click.IntRange(2, 500), default=6)
+@click.option("--count", type=click.IntRange(1), default=40, help="Pictures of each.")
+@click.option("--image-size", type=click.IntRange(32, 1024), default=160)
+@click.option("--seed", type=int, default=0)
+def demo(out: Path, characters: int, count: int, image_size: int, seed: int):
+    """Draws a small cast of invented characters to try things on.
+
+    \b
+    Example:
+      anime-tf data demo --out data/all_characters --characters 6 --count 40
+    """
+    from anime_tf.datasets.synthetic import write_cast
+
+    reporter = Reporter(Console())
+    with reporter.bar("Drawing", characters * count) as bar:
+        write_cast(out, characters, count, image_size, seed, bar.advance)
+    reporter.say(f"{characters} characters with {count} pictures each: {out}")
+
+
+def _check_resume(ctx: click.Context) -> None:
+    from_user = click.core.ParameterSource.COMMANDLINE
+    given = [
+        name
+        for name in ctx.params
+        if name not in ("out", "resume") and ctx.get_parameter_source(name) == from_user
+    ]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(
+            f"--resume goes on with the settings of the interrupted run: leave out "
+            f"{options}, or start anew without --resume"
+        )
+
+
+def _make_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--explain needs a new or empty folder, {folder} is neither")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+class _Gallery:
+    """Writes the explanations of one batch after the other."""
+
+    def __init__(self, folder: Path, recognizer):
+        self._folder, self._recognizer, self._count = folder, recognizer, 0
+
+    def __call__(self, squares, predictions) -> None:
+        if not squares:
+            return
+        overlays = self._recognizer.explain(squares, predictions)
+        for overlay, prediction in zip(overlays, predictions, strict=True):
+            self._count += 1
+            stem = Path(prediction.source).stem
+            overlay.save(self._folder / f"{self._count:05d}_{stem}.png")
+
+
+def _say_metrics(reporter: Reporter, metrics: dict) -> None:
+    from anime_tf.reports import confusion_summary, metrics_table
+
+    reporter.say(metrics_table(metrics))
+    if metrics["most_confused"]:
+        reporter.say(confusion_summary(metrics))
+    unknown = metrics["unknown"]
+    if unknown["auroc"] is not None:
+        reporter.say(
+            f"Unknowns: {unknown['unknown_rejected']:.1%} of {unknown['num_unknown']} "
+            f"rejected, AUROC {unknown['auroc']:.3f}, false positives at 95 % true "
+            f"positives {unknown['fpr_at_95_tpr']:.1%}"
+        )
+
+
+def _say_sorted(reporter: Reporter, steps, way: str, dry_run: bool, out: Path) -> None:
+    table = Table("folder", "pictures", title=f"{'Would ' if dry_run else ''}{way}")
+    names = [step.name for step in steps if step.target]
+    for name in sorted(set(names)):
+        table.add_row(name, str(names.count(name)))
+    reporter.say(table)
+    left = len(steps) - len(names)
+    reporter.say(f"{len(names)} pictures to {out}, {left} left where they are")
+    if dry_run:
+        reporter.say("Nothing was touched: this was a dry run.")
+
+
+def _row(prediction) -> dict:
+    return {
+        "path": prediction.source,
+        "name": prediction.name,
+        "confidence": round(prediction.confidence, 4),
+        "is_unknown": prediction.is_unknown,
+        "known_score": round(prediction.known_score, 3),
+        "top": {name: round(value, 4) for name, value in prediction.top},
+        "problem": prediction.problem,
+    }
+
+
+def _write_table(predictions) -> None:
+    table = Table("picture", "name", "confidence", "likeliest")
+    for prediction in predictions:
+        likeliest = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top)
+        if prediction.problem:
+            cells = ("", "", prediction.problem)
+        else:
+            cells = (prediction.name, f"{prediction.confidence:.1%}", likeliest)
+        table.add_row(*(Text(cell) for cell in (prediction.source, *cells)))
+    Console().print(table)
+
+
+def _write_csv(predictions) -> None:
+    rows = [_row(prediction) for prediction in predictions]
+    for row in rows:
+        row["top"] = "; ".join(f"{name}={value}" for name, value in row["top"].items())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    click.echo(text.getvalue(), nl=False)
+
+
+def _write_json(predictions) -> None:
+    rows = [_row(prediction) for prediction in predictions]
+    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+
+
+def _write_jsonl(predictions) -> None:
+    for prediction in predictions:
+        click.echo(json.dumps(_row(prediction), ensure_ascii=False))
+
+
+_WRITERS = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "json": _write_json,
+    "jsonl": _write_jsonl,
+}

@@ -1,0 +1,132 @@
+"""What a run is asked to do: frozen, checked, JSON in and out.
+
+The defaults are the published recipe.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from anime_tf.errors import UserError
+
+DEFAULT_DATA_DIR = "data/all_characters"
+DEFAULT_OUT = "saved_models/classifier"
+
+# What a preset decides; options given by name win over it.
+PRESETS: dict[str, dict] = {
+    "fast": {"image_size": 128, "epochs": 4},
+    "default": {"image_size": 160, "epochs": 12},
+    "best": {"image_size": 224, "epochs": 40, "cutmix": 0.5, "mixup": 0.2},
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run of the classifier.
+
+    Attributes:
+        data_dir: Folder with one folder of pictures per character.
+        test_dir: An explicit test folder of the same form, or None to hold out.
+        backbone: `efficientnetb0` or `efficientnetv2b0`.
+        weights: `imagenet`, `none`, or a path.
+        preset: Name in `PRESETS` that gave the unnamed values.
+        seed: Seed of the split, the weights, the order and the augmentation.
+        image_size: Side of the network's input in pixels, 32 to 600.
+        batch_size: Pictures per step of fine-tuning.
+        head_epochs: Most epochs of stage 1, on stored features.
+        epochs: Epochs of stage 2, fine-tuning.
+        head_learning_rate, learning_rate: Peaks of the two cosine schedules.
+        weight_decay: Decoupled weight decay of AdamW (Loshchilov and Hutter, 2019).
+        label_smoothing: Share of the target spread over all classes, range [0, 1).
+        dropout: Share of pooled features dropped, range [0, 1).
+        mixup: Alpha of mixup (Zhang et al., 2018); 0 switches it off.
+        cutmix: Alpha of CutMix (Yun et al., 2019); 0 switches it off.
+        class_weights: `auto` (on when the imbalance is over 3:1), `on` or `off`.
+        patience: Epochs without a better validation macro-F1 before stopping.
+        time_budget: Seconds the whole run may take, or None.
+        validation_fraction, test_fraction: Shares held out of the collection.
+        cache_dir: Folder of the picture cache, or None for the platform's own.
+        cache_bytes: Most bytes of decoded pictures on disk.
+        memory_bytes: Most bytes of decoded pictures in RAM.
+    """
+
+    data_dir: str = DEFAULT_DATA_DIR
+    test_dir: str | None = None
+    backbone: str = "efficientnetb0"
+    weights: str = "imagenet"
+    preset: str = "default"
+    seed: int = 0
+    image_size: int = 160
+    batch_size: int = 32
+    head_epochs: int = 60
+    epochs: int = 12
+    head_learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    dropout: float = 0.3
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: str = "auto"
+    patience: int = 10
+    time_budget: float | None = None
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.15
+    cache_dir: str | None = None
+    cache_bytes: int = 8 * 1024**3
+    memory_bytes: int = 1024**3
+
+    def __post_init__(self):
+        self._check("image_size", 32 <= self.image_size <= 600, "32 to 600")
+        for name in ("batch_size", "head_epochs", "epochs", "patience"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("head_learning_rate", "learning_rate"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        for name in ("weight_decay", "mixup", "cutmix", "cache_bytes", "memory_bytes"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("label_smoothing", "dropout"):
+            self._check(name, 0 <= getattr(self, name) < 1, "0 to below 1")
+        held_out = self.validation_fraction + self.test_fraction
+        for name in ("validation_fraction", "test_fraction"):
+            within = getattr(self, name) > 0 and held_out < 1
+            self._check(name, within, "above 0, and below 1 together")
+        choices = ("auto", "on", "off")
+        self._check("class_weights", self.class_weights in choices, "auto, on or off")
+        within = self.time_budget is None or self.time_budget > 0
+        self._check("time_budget", within, "above 0 seconds")
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be {expected}, "
+                f"got {getattr(self, name)}"
+            )
+
+    @classmethod
+    def from_preset(cls, preset: str = "default", **given) -> "TrainConfig":
+        """Builds a config from a preset and the values that were given by name.
+
+        Values that are None count as not given.
+
+        Raises:
+            UserError: If the preset is unknown or a value is out of range.
+        """
+        if preset not in PRESETS:
+            raise UserError(f"--preset must be one of {list(PRESETS)}, got {preset}")
+        named = {name: value for name, value in given.items() if value is not None}
+        return cls(**{"preset": preset, **PRESETS[preset], **named})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+
+    @classmethod
+    def load(cls, filepath: Path) -> "TrainConfig":
+        """Reads a config; raises `UserError` when it is absent or not valid."""
+        try:
+            content = json.loads(filepath.read_text(encoding="utf-8"))
+            unknown = set(content) - {field.name for field in fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown entries {sorted(unknown)}")
+            return cls(**content)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{filepath} is no usable config: {error}") from error

@@ -1,0 +1,351 @@
+"""Using a trained classifier: pictures in, names out, "unknown" when it is nobody."""
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from scipy.special import softmax
+
+from anime_tf import files, images
+from anime_tf.datasets.image_folder import list_files
+from anime_tf.errors import UserError
+from anime_tf.models.classifier import (
+    class_activation_maps,
+    load_classifier,
+    with_features,
+)
+from anime_tf.novelty import NoveltyDetector
+from anime_tf.run_files import CLASSIFIER, CONFIG, NOVELTY, RECOGNIZER
+
+UNKNOWN = "unknown"
+_FORMAT = 1
+_BATCH = 32
+
+Source = str | Path | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was recognised in one picture.
+
+    Attributes:
+        source: Path of the file, or a number for pictures given otherwise.
+        name: The character, `UNKNOWN`, or empty when the picture is unreadable.
+        confidence: Calibrated probability of the likeliest character, range [0, 1].
+        known_score: How surely it is anybody known; `is_unknown` below the threshold.
+        is_unknown: Whether it is nobody the model knows.
+        top: The likeliest characters with their probabilities, likeliest first.
+        problem: Why the picture could not be read, or empty.
+    """
+
+    source: str
+    name: str = ""
+    confidence: float = 0.0
+    known_score: float = 0.0
+    is_unknown: bool = False
+    top: tuple[tuple[str, float], ...] = ()
+    problem: str = ""
+
+
+class Recognizer:
+    """A trained classifier with its names, its calibration and its unknowns.
+
+    Args:
+        classifier: Model from images in [0, 255] to logits `[n, k]`.
+        class_names: The k names, in the order of the logits.
+        backbone: Name of the backbone, for the record.
+        temperature: Divides the logits before the softmax (Guo et al., 2017).
+        novelty: Tells known from unknown; may be set later, before `predict`.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        class_names: Sequence[str],
+        backbone: str,
+        temperature: float = 1.0,
+        novelty: NoveltyDetector | None = None,
+    ):
+        self.classifier = classifier
+        self.class_names = tuple(class_names)
+        self.backbone = backbone
+        self.temperature = temperature
+        self.novelty = novelty
+        self.image_size = classifier.input_shape[1]
+        network = with_features(classifier)
+        shape = [None, self.image_size, self.image_size, 3]
+        signature = [tf.TensorSpec(shape, tf.uint8)]
+        self._forward = tf.function(
+            lambda x: network(x, training=False)[:2], input_signature=signature
+        )
+        self._maps = tf.function(
+            lambda x: network(x, training=False)[2], input_signature=signature
+        )
+
+    @staticmethod
+    def exists(folder: Path | str) -> bool:
+        """Whether a folder holds a completely trained model."""
+        return (Path(folder) / RECOGNIZER).is_file()
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Recognizer":
+        """Reads a run's folder, strictly.
+
+        Raises:
+            UserError: If a part is absent, damaged, or does not fit the others.
+        """
+        folder = Path(folder)
+        if not cls.exists(folder):
+            unfinished = (folder / CONFIG).exists()
+            advice = (
+                f"its training is not finished; go on with: "
+                f"anime-tf train --resume --out {folder}"
+                if unfinished
+                else "train one with: anime-tf train"
+            )
+            raise UserError(f"there is no trained model in {folder}; {advice}")
+        record = _read_record(folder / RECOGNIZER)
+        recognizer = cls(
+            load_classifier(folder / CLASSIFIER),
+            record["class_names"],
+            record["backbone"],
+            record["temperature"],
+            NoveltyDetector.load(folder / NOVELTY),
+        )
+        recognizer._check(folder, record)
+        return recognizer
+
+    def save(self, folder: Path | str) -> None:
+        """Writes what makes the trained classifier a recognizer, the record last."""
+        folder = Path(folder)
+        self.novelty.save(folder / NOVELTY)
+        record = {
+            "format": _FORMAT,
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "fit": "letterbox on white, bicubic, RGB, [0, 255]",
+            "backbone": self.backbone,
+            "temperature": self.temperature,
+            "threshold": float(self.novelty.threshold),
+        }
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        files.write_text(folder / RECOGNIZER, text)
+
+    def forward(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the network.
+
+        Args:
+            squares: uint8 `[n, image_size, image_size, 3]`.
+
+        Returns:
+            Uncalibrated logits float32 `[n, k]` and pooled features float32 `[n, d]`.
+        """
+        logits, features = self._forward(squares)
+        return logits.numpy(), features.numpy()
+
+    def predict(
+        self,
+        sources: Source | Iterable[Source],
+        top_k: int = 3,
+        batch_size: int = _BATCH,
+    ) -> list[Prediction]:
+        """Names the character in each picture.
+
+        Args:
+            sources: Files (path), encoded pictures (bytes), PIL images, or uint8 RGB
+                arrays `[h, w, 3]`, also stacked `[n, h, w, 3]`; one or several.
+            top_k: How many likely characters to list.
+            batch_size: Pictures per step of the network.
+
+        Returns:
+            One `Prediction` per picture, in order. A picture that cannot be read gets
+            one with a `problem`; it never stops the others.
+        """
+        single = (str, Path, bytes, Image.Image)
+        if isinstance(sources, single) or getattr(sources, "ndim", 0) == 3:
+            sources = [sources]
+        return list(self.stream(list(sources), top_k, batch_size))
+
+    def stream(
+        self,
+        sources: Sequence[Source],
+        top_k: int = 3,
+        batch_size: int = _BATCH,
+        on_batch: Callable[[Sequence[np.ndarray], Sequence[Prediction]], None]
+        | None = None,
+    ) -> Iterator[Prediction]:
+        """Like `predict`, but yields as it goes and never holds more than some batches.
+
+        Args:
+            sources, top_k, batch_size: As for `predict`.
+            on_batch: Called with the squares of a batch's readable pictures and their
+                predictions.
+        """
+        for start, squares, problems in self.load_batches(sources, batch_size):
+            readable = [square for square in squares if square is not None]
+            found = iter(self._recognize(readable, top_k) if readable else ())
+            batch = []
+            for offset, problem in enumerate(problems):
+                source = _describe(sources[start + offset], start + offset)
+                if problem:
+                    batch.append(Prediction(source, problem=problem))
+                else:
+                    batch.append(Prediction(source, **next(found)))
+            if on_batch:
+                on_batch(readable, [p for p in batch if not p.problem])
+            yield from batch
+
+    def explain(
+        self, squares: Sequence[np.ndarray], predictions: Sequence[Prediction]
+    ) -> list[Image.Image]:
+        """Shows what spoke for the likeliest character: Grad-CAM over each picture.
+
+        Args:
+            squares: n uint8 arrays `[image_size, image_size, 3]`.
+            predictions: Their n predictions.
+
+        Returns:
+            n RGB images of the input's size.
+        """
+        indices = [self.class_names.index(p.top[0][0]) for p in predictions]
+        maps = self._maps(np.stack(squares)).numpy()
+        cams = class_activation_maps(maps, self.classifier, np.array(indices))
+        pairs = zip(squares, cams, strict=True)
+        return [_overlay(square, cam) for square, cam in pairs]
+
+    def _recognize(self, squares: list[np.ndarray], top_k: int) -> list[dict]:
+        logits, features = self.forward(np.stack(squares))
+        logits = logits / self.temperature
+        probabilities = softmax(logits, axis=1)
+        scores = self.novelty.scores(features, logits)
+        results = []
+        for row, score in zip(probabilities, scores, strict=True):
+            order = np.argsort(-row, kind="stable")[:top_k]
+            top = tuple((self.class_names[i], float(row[i])) for i in order)
+            is_unknown = bool(score < self.novelty.threshold)
+            results.append(
+                {
+                    "name": UNKNOWN if is_unknown else top[0][0],
+                    "confidence": top[0][1],
+                    "known_score": float(score),
+                    "is_unknown": is_unknown,
+                    "top": top,
+                }
+            )
+        return results
+
+    def load_batches(
+        self, sources: Sequence[Source], batch_size: int
+    ) -> Iterator[tuple[int, list[np.ndarray | None], list[str]]]:
+        """Decodes one batch ahead, in threads, while the network works."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            starts = range(0, len(sources), batch_size)
+
+            def submit(start: int) -> list:
+                chunk = sources[start : start + batch_size]
+                return [pool.submit(_load, s, self.image_size) for s in chunk]
+
+            ahead = [submit(start) for start in starts[:1]]
+            for number, start in enumerate(starts):
+                if number + 1 < len(starts):
+                    ahead.append(submit(starts[number + 1]))
+                loaded = [future.result() for future in ahead.pop(0)]
+                yield start, [s for s, _ in loaded], [p for _, p in loaded]
+
+    def _check(self, folder: Path, record: dict) -> None:
+        facts = {
+            "image_size": (record["image_size"], self.image_size),
+            "number of class_names": (
+                len(self.class_names),
+                self.classifier.output_shape[1],
+            ),
+            "means in novelty.npz": (
+                self.novelty.means.shape,
+                (len(self.class_names), self.novelty.precision.shape[0]),
+            ),
+            "features": (
+                self.novelty.means.shape[1],
+                self.classifier.get_layer("pool").output.shape[1],
+            ),
+        }
+        for name, (expected, found) in facts.items():
+            if expected != found:
+                raise UserError(
+                    f"the files in {folder} do not belong together: {name} should be "
+                    f"{expected}, found {found}; copy the whole folder of one run"
+                )
+
+
+def find_pictures(patterns: Iterable[str | Path]) -> list[Path]:
+    """Resolves files, folders (all files below, sorted) and globs into paths.
+
+    Raises:
+        UserError: If a pattern matches nothing.
+    """
+    found: list[Path] = []
+    for pattern in map(str, patterns):
+        if os.path.isdir(pattern):
+            matches = list_files(pattern)
+        elif os.path.exists(pattern):
+            matches = [Path(pattern)]
+        else:
+            matches = sorted(
+                Path(match)
+                for match in glob.glob(pattern, recursive=True)
+                if os.path.isfile(match)
+            )
+        if not matches:
+            raise UserError(f"no pictures at {pattern}: no such file, folder or glob")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _read_record(filepath: Path) -> dict:
+    try:
+        record = json.loads(filepath.read_text(encoding="utf-8"))
+        if record["format"] != _FORMAT:
+            raise ValueError(f"format {record['format']}, expected {_FORMAT}")
+        names = ("class_names", "image_size", "backbone", "temperature")
+        return {name: record[name] for name in names}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{filepath} is not valid: {error!r}") from error
+
+
+def _load(source: Source, size: int) -> tuple[np.ndarray | None, str]:
+    """Returns `(square, "")`, or `(None, reason)`."""
+    try:
+        if isinstance(source, (str, Path)):
+            return images.load_square(source, size), ""
+        if isinstance(source, bytes):
+            picture = images.decode(source, at_least=size).image
+        elif isinstance(source, Image.Image):
+            picture = images.to_rgb(source)
+        else:
+            picture = images.from_array(source)
+        return images.letterbox(picture, size), ""
+    except images.PictureError as error:
+        return None, str(error)
+
+
+def _describe(source: Source, index: int) -> str:
+    return str(source) if isinstance(source, (str, Path)) else str(index)
+
+
+def _overlay(square: np.ndarray, cam: np.ndarray) -> Image.Image:
+    """Tints a picture red where the map is high, and leaves it grey where it is low."""
+    size = square.shape[:2]
+    heat = Image.fromarray(cam).resize(size[::-1], Image.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(heat), 0.0, 1.0)[..., None]
+    grey = square.mean(axis=2, keepdims=True)
+    base = 0.35 * grey + 0.65 * square
+    red = np.array([255.0, 40.0, 0.0])
+    blended = base * (1 - 0.55 * heat) + red * (0.55 * heat)
+    return Image.fromarray(blended.round().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,486 @@
+"""Training: the only place that wires data, models, losses and callbacks together.
+
+A run of the classifier has two stages. The head is trained first, on backbone features
+that are computed once; then all of the network is fine-tuned on augmented pictures.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
+
+from anime_tf import files
+from anime_tf.callbacks import (
+    BarSteps,
+    EpochBars,
+    History,
+    LearningRate,
+    RunKeeper,
+    StepTimes,
+)
+from anime_tf.config import TrainConfig
+from anime_tf.datasets import pipeline
+from anime_tf.datasets.cache import PictureCache, open_cache
+from anime_tf.datasets.image_folder import FolderScan, scan_folder
+from anime_tf.datasets.manifest import Item, Manifest, build_manifest
+from anime_tf.errors import UserError
+from anime_tf.inference import Recognizer
+from anime_tf.metrics import fit_temperature
+from anime_tf.models.augmented import AugmentedClassifier, build_augmentation
+from anime_tf.models.classifier import (
+    build_classifier,
+    feature_extractor,
+    head_of,
+    load_classifier,
+    save_classifier,
+    unfreeze,
+)
+from anime_tf.novelty import NoveltyDetector
+from anime_tf.progress import Reporter
+from anime_tf.run_files import (
+    CHECKPOINTS,
+    CLASSIFIER,
+    CONFIG,
+    HISTORY,
+    LAST,
+    MANIFEST,
+    remove_run,
+)
+
+# Imbalance over which class weights switch themselves on.
+MAX_IMBALANCE = 3.0
+# Pictures per character that the feature statistics are taken from.
+_STATISTICS_PICTURES = 200
+_EVALUATION_BATCH = 32
+_HEAD_BATCH = 64
+_REHEARSAL_STEPS = 4
+# Forward passes run this much faster than training steps, about.
+_FORWARD_SPEEDUP = 3.5
+
+
+def train_classifier(
+    config: TrainConfig,
+    out: Path | str,
+    reporter: Reporter | None = None,
+    overwrite: bool = False,
+) -> Recognizer:
+    """Trains a classifier on folders of pictures and leaves it in `out`.
+
+    Args:
+        config: What to do.
+        out: The run's folder.
+        reporter: Where to show progress; None says nothing.
+        overwrite: Whether a run in `out` is replaced; else it is an error.
+
+    Returns:
+        The trained `Recognizer`, as saved.
+
+    Raises:
+        UserError: If the data, the weights or the folder cannot be used.
+    """
+    out, reporter = Path(out), reporter or Reporter()
+    if (out / CONFIG).exists() and not overwrite:
+        raise UserError(
+            f"{out} already holds a run: go on with it by --resume, replace it by "
+            "--overwrite, or choose another folder by --out"
+        )
+    started = time.monotonic()
+    cache = open_cache(config.cache_dir, config.cache_bytes)
+    manifest = _scan_and_split(config, cache, reporter)
+    remove_run(out)
+    # The config is written last: a folder with a config always has its manifest.
+    files.write_text(out / MANIFEST, manifest.to_json())
+    files.write_text(out / CONFIG, config.to_json())
+    return _Run(config, manifest, cache, out, reporter, started).train()
+
+
+def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Recognizer:
+    """Goes on with an interrupted run, exactly as if it had not been interrupted.
+
+    Raises:
+        UserError: If `out` holds no unfinished run or its pictures are gone.
+    """
+    out, reporter = Path(out), reporter or Reporter()
+    started = time.monotonic()
+    if not (out / CONFIG).exists():
+        raise UserError(f"{out} holds no run to resume; train without --resume")
+    if Recognizer.exists(out):
+        raise UserError(f"the run in {out} is complete: there is nothing to resume")
+    config = TrainConfig.load(out / CONFIG)
+    manifest = Manifest.load(out / MANIFEST)
+    gone = [p for p in map(manifest.path_of, manifest.items) if not p.is_file()]
+    if gone:
+        raise UserError(
+            f"{len(gone)} pictures of this run are gone (the first: {gone[0]}); put "
+            "them back, or start anew with another --out"
+        )
+    cache = open_cache(config.cache_dir, config.cache_bytes)
+    return _Run(config, manifest, cache, out, reporter, started).train()
+
+
+def has_test_pictures(out: Path | str) -> bool:
+    """Whether a run held pictures out to test on."""
+    return bool(Manifest.load(Path(out) / MANIFEST).split("test"))
+
+
+def set_up_devices(reporter: Reporter) -> None:
+    """Uses a GPU when there is one: memory growth, and mixed precision only there."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    keras.config.set_dtype_policy("mixed_float16" if gpus else "float32")
+    reporter.say(f"Training on {len(gpus)} GPU" if gpus else "Training on the CPU")
+
+
+def _scan_and_split(
+    config: TrainConfig, cache: PictureCache, reporter: Reporter
+) -> Manifest:
+    def scan(folder: str) -> FolderScan:
+        with reporter.bar(f"Reading {folder}") as bar:
+            return scan_folder(
+                folder, cache, config.image_size, bar.set_total, bar.advance
+            )
+
+    collection = scan(config.data_dir)
+    tests = scan(config.test_dir) if config.test_dir else None
+    held_out = (config.validation_fraction, config.test_fraction)
+    manifest = build_manifest(
+        collection, (1 - sum(held_out), *held_out), config.seed, tests
+    )
+    for path, reason in manifest.skipped:
+        reporter.say(f"  skipped {path}: {reason}")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of two stages; its methods stand in the order in which they happen."""
+
+    config: TrainConfig
+    manifest: Manifest
+    cache: PictureCache
+    out: Path
+    reporter: Reporter
+    started: float
+
+    def train(self) -> Recognizer:
+        keras.utils.set_random_seed(self.config.seed)
+        set_up_devices(self.reporter)
+        self._describe()
+        model = self._build()
+        rows: list[dict] = []
+        keeper = RunKeeper(
+            self.out / CHECKPOINTS,
+            model,
+            save_best=lambda: self._save(model.classifier, CLASSIFIER),
+            rows=rows,
+            patience=self.config.patience,
+        )
+        if keeper.restore():
+            done = keeper.state["epochs_done"]
+            self.reporter.say(f"Resuming after {done} epochs of fine-tuning")
+        else:
+            keeper.state["best"] = self._train_head(model.classifier, rows)
+            self._save(model.classifier, CLASSIFIER)
+            keeper.save()
+            keeper.state["epochs"] = self._plan_epochs(model, keeper)
+            keeper.save()
+        self._fine_tune(model, keeper, rows)
+        self._save(model.classifier, LAST)
+        files.write_text(self.out / HISTORY, json.dumps(rows, indent=1))
+        recognizer = self._calibrate()
+        recognizer.save(self.out)
+        shutil.rmtree(self.out / CHECKPOINTS)
+        return recognizer
+
+    def _describe(self) -> None:
+        counts = self.manifest.counts()
+        self.reporter.say(
+            f"{len(counts)} characters, {len(self._train_items)} pictures to train "
+            f"on, {len(self._validation_items)} to validate, "
+            f"{len(self.manifest.split('test'))} kept for the test"
+        )
+        lacking = [name for name, count in counts.items() if not count["train"]]
+        if lacking or not self._validation_items:
+            raise UserError(
+                f"too few pictures in {self.manifest.data_dir} to train and validate "
+                f"({', '.join(lacking) or 'none is left to validate on'}); add some: "
+                "30 per character are a good start, 10 the least"
+            )
+        if self._class_weights:
+            self.reporter.say("Rare characters weigh more (see --class-weights)")
+
+    def _build(self) -> AugmentedClassifier:
+        config = self.config
+        from_scratch = config.weights == "none"
+        if from_scratch:
+            self.reporter.say(
+                "WARNING: random weights (--weights none): expect far worse results "
+                "than from pretrained ones"
+            )
+        classifier = build_classifier(
+            config.backbone,
+            num_classes=len(self.manifest.class_names),
+            image_size=config.image_size,
+            dropout=config.dropout,
+            weights=config.weights,
+        )
+        # Random weights need BatchNorm statistics of their own; pretrained ones
+        # would lose theirs to a few dozen pictures.
+        unfreeze(classifier, batch_norm=from_scratch)
+        augmentation = build_augmentation(config.mixup, config.cutmix, config.seed)
+        model = AugmentedClassifier(classifier, augmentation)
+        model.compile(**self._objective(config.learning_rate))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def _train_head(self, classifier: keras.Model, rows: list[dict]) -> float:
+        """Stage 1, on stored features; returns the best validation macro-F1."""
+        plain, mirrored, validation = self._features(feature_extractor(classifier))
+        labels = self._one_hot(self._train_items)
+        head = head_of(classifier)
+        head.compile(**self._objective(self.config.head_learning_rate))
+        epochs, steps = self.config.head_epochs, math.ceil(2 * len(plain) / _HEAD_BATCH)
+        stopper = keras.callbacks.EarlyStopping(
+            "val_macro_f1", mode="max", patience=15, restore_best_weights=True
+        )
+        with self.reporter.bar("Training the head", epochs) as bar:
+            head.fit(
+                np.concatenate([plain, mirrored]),
+                np.concatenate([labels, labels]),
+                batch_size=_HEAD_BATCH,
+                epochs=epochs,
+                validation_data=(validation, self._one_hot(self._validation_items)),
+                class_weight=self._class_weights,
+                callbacks=[
+                    LearningRate(
+                        _cosine(self.config.head_learning_rate, steps, epochs, 2)
+                    ),
+                    History("head", rows),
+                    stopper,
+                    BarSteps(bar, every="epoch"),
+                ],
+                verbose=0,
+            )
+        seconds = np.median([row["seconds"] for row in rows])
+        self.reporter.say(
+            f"  validation macro-F1 {stopper.best:.3f} after {len(rows)} epochs of "
+            f"{seconds:.2f} s on stored features"
+        )
+        return float(stopper.best)
+
+    def _features(self, extractor: keras.Model) -> list[np.ndarray]:
+        """Pooled features, float32 `[n, d]`, of the training pictures, of their
+        mirror images, and of the validation pictures."""
+        forward = tf.function(lambda images: extractor(images, training=False))
+        passes = [(self._train_items, 1), (self._train_items, -1)]
+        passes.append((self._validation_items, 1))
+        total = sum(math.ceil(len(items) / _EVALUATION_BATCH) for items, _ in passes)
+        features = []
+        with self.reporter.bar("Computing features", total) as bar:
+            for items, direction in passes:
+                found = []
+                for images, _ in self._evaluation_batches(items):
+                    found.append(forward(images[:, :, ::direction]).numpy())
+                    bar.advance()
+                features.append(np.concatenate(found).astype(np.float32))
+        return features
+
+    def _plan_epochs(self, model: AugmentedClassifier, keeper: RunKeeper) -> int:
+        """Times a few steps, undoes them, and says how long it will take."""
+        stopwatch = StepTimes()
+        with self.reporter.bar("Preparing fine-tuning", _REHEARSAL_STEPS) as bar:
+            model.fit(
+                self._batches(0, 1).take(_REHEARSAL_STEPS),
+                class_weight=self._class_weights,
+                callbacks=[stopwatch, BarSteps(bar, every="batch")],
+                verbose=0,
+            )
+        keeper.restore()
+        pictures = (
+            len(self._train_items) + len(self._validation_items) / _FORWARD_SPEEDUP
+        )
+        picture_seconds = stopwatch.seconds_per_step / self.config.batch_size
+        epoch_seconds = picture_seconds * pictures
+        epochs, note = self.config.epochs, ""
+        if self.config.time_budget is not None:
+            # Calibration and the test run forward over all pictures once more.
+            rest = 20 + picture_seconds * len(self.manifest.items) / _FORWARD_SPEEDUP
+            keeper.deadline = self.started + self.config.time_budget - rest
+            fitting = int((keeper.deadline - time.monotonic()) / epoch_seconds)
+            epochs = max(0, min(epochs, fitting))
+            note = f" (the time budget has room for {max(0, fitting)})"
+        self.reporter.say(
+            f"Fine-tuning: {epochs} epochs of about {epoch_seconds:.0f} s, "
+            f"{epochs * epoch_seconds / 60:.1f} min in all{note}"
+        )
+        return epochs
+
+    def _fine_tune(
+        self, model: AugmentedClassifier, keeper: RunKeeper, rows: list[dict]
+    ) -> None:
+        """Stage 2: all weights, on augmented pictures."""
+        done, epochs = keeper.state["epochs_done"], keeper.state["epochs"]
+        steps = math.ceil(len(self._train_items) / self.config.batch_size)
+        model.fit(
+            self._batches(done, epochs),
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=epochs,
+            validation_data=self._evaluation_batches(self._validation_items),
+            class_weight=self._class_weights,
+            callbacks=[
+                LearningRate(_cosine(self.config.learning_rate, steps, epochs, 1)),
+                EpochBars(self.reporter, "Fine-tuning", steps),
+                History("fine-tune", rows),
+                keeper,
+            ],
+            verbose=0,
+        )
+        if keeper.stopped_because:
+            self.reporter.say(f"Stopped: {keeper.stopped_because}")
+
+    def _calibrate(self) -> Recognizer:
+        """Fits temperature and novelty detection to the best weights."""
+        recognizer = Recognizer(
+            load_classifier(self.out / CLASSIFIER),
+            class_names=self.manifest.class_names,
+            backbone=self.config.backbone,
+        )
+        sample = _some_of_each(self._train_items, _STATISTICS_PICTURES)
+        _, train_features = self._forward(recognizer, sample)
+        logits, features = self._forward(recognizer, self._validation_items)
+        labels = _labels(self._validation_items)
+        temperature = fit_temperature(labels, logits)
+        recognizer.temperature = temperature
+        recognizer.novelty = NoveltyDetector.fit(
+            train_features, _labels(sample), features, logits / temperature
+        )
+        return recognizer
+
+    def _forward(
+        self, recognizer: Recognizer, items: list[Item]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        total = math.ceil(len(items) / _EVALUATION_BATCH)
+        results = []
+        with self.reporter.bar("Calibrating", total) as bar:
+            for images, _ in self._evaluation_batches(items):
+                results.append(recognizer.forward(images))
+                bar.advance()
+        logits, features = zip(*results, strict=True)
+        return np.concatenate(logits), np.concatenate(features)
+
+    def _save(self, classifier: keras.Model, name: str) -> None:
+        save_classifier(classifier, self.out / name)
+
+    def _objective(self, learning_rate: float) -> dict:
+        return {
+            "optimizer": keras.optimizers.AdamW(
+                learning_rate, weight_decay=self.config.weight_decay
+            ),
+            "loss": keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=self.config.label_smoothing
+            ),
+            "metrics": [
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+                keras.metrics.F1Score(average="macro", name="macro_f1"),
+            ],
+        }
+
+    @cached_property
+    def _train_items(self) -> list[Item]:
+        return self.manifest.split("train")
+
+    @cached_property
+    def _validation_items(self) -> list[Item]:
+        return self.manifest.split("validation")
+
+    @cached_property
+    def _class_weights(self) -> dict[int, float] | None:
+        return class_weights(
+            _labels(self._train_items),
+            len(self.manifest.class_names),
+            self.config.class_weights,
+        )
+
+    def _one_hot(self, items: list[Item]) -> np.ndarray:
+        return np.eye(len(self.manifest.class_names), dtype=np.float32)[_labels(items)]
+
+    def _store(self, items: list[Item]) -> pipeline.PictureStore:
+        return pipeline.PictureStore(
+            [self.manifest.path_of(item) for item in items],
+            [item.sha256 for item in items],
+            self.config.image_size,
+            self.cache,
+            self.config.memory_bytes,
+        )
+
+    def _batches(self, first_epoch: int, last_epoch: int) -> tf.data.Dataset:
+        return pipeline.training_batches(
+            self._store(self._train_items),
+            self._one_hot(self._train_items),
+            self.config.batch_size,
+            self.config.seed,
+            first_epoch,
+            last_epoch,
+        )
+
+    def _evaluation_batches(self, items: list[Item]) -> tf.data.Dataset:
+        return pipeline.evaluation_batches(
+            self._store(items), self._one_hot(items), _EVALUATION_BATCH
+        )
+
+
+def class_weights(
+    labels: np.ndarray, num_classes: int, mode: str = "auto"
+) -> dict[int, float] | None:
+    """Returns a loss weight per class, inverse to its share, with mean 1 over pictures.
+
+    Args:
+        labels: int `[n]`, every class present.
+        num_classes: Number of classes.
+        mode: `on`, `off`, or `auto`: only when the imbalance is over `MAX_IMBALANCE`.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    balanced = counts.max() <= MAX_IMBALANCE * counts.min()
+    if mode == "off" or (mode == "auto" and balanced):
+        return None
+    weights = compute_class_weight("balanced", classes=np.arange(num_classes), y=labels)
+    return dict(enumerate(weights.tolist()))
+
+
+def _cosine(
+    peak: float, steps: int, epochs: int, warm_up_epochs: int
+) -> keras.optimizers.schedules.CosineDecay:
+    """Linear warm-up, then cosine annealing (Loshchilov and Hutter, 2017)."""
+    warm_up = steps * min(warm_up_epochs, max(0, epochs - 1))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=peak / 20 if warm_up else peak,
+        decay_steps=max(1, steps * epochs - warm_up),
+        warmup_target=peak if warm_up else None,
+        warmup_steps=warm_up,
+    )
+
+
+def _labels(items: list[Item]) -> np.ndarray:
+    return np.array([item.label for item in items], np.int64)
+
+
+def _some_of_each(items: list[Item], count: int) -> list[Item]:
+    """Returns at most `count` items of each label, the first ones."""
+    taken: Counter[int] = Counter()
+    chosen = []
+    for item in items:
+        if taken[item.label] < count:
+            taken[item.label] += 1
+            chosen.append(item)
+    return chosen

@@ -36,9 +36,10 @@ class EpochBars(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._context.__exit__(None, None, None)
-        names = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1")
-        figures = "  ".join(f"{name} {logs[name]:.3f}" for name in names)
-        self._reporter.say(f"  {figures}")
+        self._reporter.say(
+            f"  validation loss {logs['val_loss']:.3f} accuracy "
+            f"{logs['val_accuracy']:.3f} macro-F1 {logs['val_macro_f1']:.3f}"
+        )
 
 
 class History(keras.callbacks.Callback):

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from anime_tf import __version__
 from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT, PRESETS, TrainConfig
@@ -363,7 +362,7 @@ def check(data_dir: str, style: str, cache_dir: str | None, cache_bytes: int | N
     from anime_tf.datasets.cache import open_cache
     from anime_tf.datasets.health import examine
     from anime_tf.datasets.image_folder import scan_folder
-    from anime_tf.reports import say_health
+    from anime_tf.tables import health_tables
 
     reporter = Reporter(Console(stderr=style == "json"))
     with reporter.bar(f"Reading {data_dir}") as bar:
@@ -373,7 +372,8 @@ def check(data_dir: str, style: str, cache_dir: str | None, cache_bytes: int | N
     if style == "json":
         click.echo(json.dumps(health.to_dict(), ensure_ascii=False, indent=1))
     else:
-        say_health(health, reporter)
+        for finding in health_tables(health):
+            reporter.say(finding)
 
 
 @data.command(context_settings=_SETTINGS)
@@ -435,7 +435,7 @@ class _Gallery:
 
 
 def _say_metrics(reporter: Reporter, metrics: dict) -> None:
-    from anime_tf.reports import confusion_summary, metrics_table
+    from anime_tf.tables import confusion_summary, metrics_table
 
     reporter.say(metrics_table(metrics))
     if metrics["most_confused"]:
@@ -474,6 +474,8 @@ def _row(prediction) -> dict:
 
 
 def _write_table(predictions) -> None:
+    from anime_tf.tables import plain
+
     table = Table("picture", "name", "confidence", "likeliest")
     for prediction in predictions:
         likeliest = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top)
@@ -481,7 +483,7 @@ def _write_table(predictions) -> None:
             cells = ("", "", prediction.problem)
         else:
             cells = (prediction.name, f"{prediction.confidence:.1%}", likeliest)
-        table.add_row(*(Text(cell) for cell in (prediction.source, *cells)))
+        table.add_row(*map(plain, (prediction.source, *cells)))
     Console().print(table)
 
 

@@ -20,11 +20,10 @@ from anime_tf.metrics import (
     softmax,
 )
 from anime_tf.progress import Reporter
-from anime_tf.reports import Mistake, write_classifier_report
+from anime_tf.reports import MAX_MISTAKES, Mistake, write_classifier_report
 from anime_tf.run_files import HISTORY, MANIFEST, METRICS, REPORT
 
 _BATCH = 32
-_MOST_MISTAKES = 24
 
 
 def evaluate_run(
@@ -59,7 +58,9 @@ def evaluate_run(
             "add pictures and train again, or give --test-dir to train"
         )
     paths = [_locate(manifest, item, data_dir) for item in tests]
-    logits, features, _ = _forward_all(recognizer, paths, "Testing", reporter)
+    logits, features, unreadable = _forward_all(recognizer, paths, "Testing", reporter)
+    if unreadable:
+        raise UserError(f"the test picture {unreadable[0][0]}: {unreadable[0][1]}")
     labels = np.array([item.label for item in tests])
     known = recognizer.novelty.scores(features, logits / recognizer.temperature)
     unknown = _unknown_scores(recognizer, unknown_dir, reporter)
@@ -178,7 +179,7 @@ def _mistakes(
     """Returns the wrong answers, most confident first."""
     answers, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST_MISTAKES]
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
     names = recognizer.class_names
     return [
         Mistake(

@@ -28,7 +28,7 @@ class Reporter:
 
     def say(self, *what) -> None:
         """Prints text (Rich markup off: folder names may hold brackets) or a table."""
-        self.console.print(*what, markup=False, highlight=False)
+        self.console.print(*what, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int | None = None) -> Iterator["Bar"]:

@@ -60,7 +60,7 @@ from anime_tf.run_files import (
 MAX_IMBALANCE = 3.0
 # Pictures per character that the feature statistics are taken from.
 _STATISTICS_PICTURES = 200
-_EVALUATION_BATCH = 32
+_BATCH = 32
 _HEAD_BATCH = 64
 _REHEARSAL_STEPS = 4
 # Forward passes run this much faster than training steps, about.
@@ -240,7 +240,7 @@ class _Run:
         augmentation = build_augmentation(config.mixup, config.cutmix, config.seed)
         model = AugmentedClassifier(classifier, augmentation)
         model.compile(**self._objective(config.learning_rate))
-        model.optimizer.build(model.trainable_variables)
+        build_all_state(model, len(self.manifest.class_names))
         return model
 
     def _train_head(self, classifier: keras.Model, rows: list[dict]) -> float:
@@ -284,7 +284,7 @@ class _Run:
         forward = tf.function(lambda images: extractor(images, training=False))
         passes = [(self._train_items, 1), (self._train_items, -1)]
         passes.append((self._validation_items, 1))
-        total = sum(math.ceil(len(items) / _EVALUATION_BATCH) for items, _ in passes)
+        total = sum(math.ceil(len(items) / _BATCH) for items, _ in passes)
         features = []
         with self.reporter.bar("Computing features", total) as bar:
             for items, direction in passes:
@@ -357,27 +357,24 @@ class _Run:
             backbone=self.config.backbone,
         )
         sample = _some_of_each(self._train_items, _STATISTICS_PICTURES)
-        _, train_features = self._forward(recognizer, sample)
-        logits, features = self._forward(recognizer, self._validation_items)
-        labels = _labels(self._validation_items)
-        temperature = fit_temperature(labels, logits)
-        recognizer.temperature = temperature
-        recognizer.novelty = NoveltyDetector.fit(
-            train_features, _labels(sample), features, logits / temperature
-        )
-        return recognizer
-
-    def _forward(
-        self, recognizer: Recognizer, items: list[Item]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        total = math.ceil(len(items) / _EVALUATION_BATCH)
+        items = sample + self._validation_items
         results = []
-        with self.reporter.bar("Calibrating", total) as bar:
+        with self.reporter.bar("Calibrating", math.ceil(len(items) / _BATCH)) as bar:
             for images, _ in self._evaluation_batches(items):
                 results.append(recognizer.forward(images))
                 bar.advance()
-        logits, features = zip(*results, strict=True)
-        return np.concatenate(logits), np.concatenate(features)
+        logits, features = map(np.concatenate, zip(*results, strict=True))
+        held_out = slice(len(sample), None)
+        recognizer.temperature = fit_temperature(
+            _labels(self._validation_items), logits[held_out]
+        )
+        recognizer.novelty = NoveltyDetector.fit(
+            train_features=features[: len(sample)],
+            train_labels=_labels(sample),
+            validation_features=features[held_out],
+            validation_logits=logits[held_out] / recognizer.temperature,
+        )
+        return recognizer
 
     def _save(self, classifier: keras.Model, name: str) -> None:
         save_classifier(classifier, self.out / name)
@@ -436,7 +433,7 @@ class _Run:
 
     def _evaluation_batches(self, items: list[Item]) -> tf.data.Dataset:
         return pipeline.evaluation_batches(
-            self._store(items), self._one_hot(items), _EVALUATION_BATCH
+            self._store(items), self._one_hot(items), _BATCH
         )
 
 
@@ -456,6 +453,18 @@ def class_weights(
         return None
     weights = compute_class_weight("balanced", classes=np.arange(num_classes), y=labels)
     return dict(enumerate(weights.tolist()))
+
+
+def build_all_state(model: AugmentedClassifier, num_classes: int) -> None:
+    """Makes all variables of optimizer, loss and metrics before the first step.
+
+    A step that makes variables is traced twice, which doubles the wait for it.
+    """
+    model.optimizer.build(model.trainable_variables)
+    labels = logits = keras.ops.eye(num_classes)
+    model.compute_loss(x=None, y=labels, y_pred=logits)
+    model.compute_metrics(None, labels, logits)
+    model.reset_metrics()
 
 
 def _cosine(

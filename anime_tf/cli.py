@@ -17,7 +17,7 @@ from anime_tf import __version__
 from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT, PRESETS, TrainConfig
 from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
-from anime_tf.run_files import METRICS, REPORT
+from anime_tf.run_files import CONFIG, METRICS, REPORT
 
 _SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -215,7 +215,9 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
         else:
             recognizer = training.train_classifier(config, out, reporter, overwrite)
     except KeyboardInterrupt:
-        reporter.say(f"\nInterrupted. Go on with: anime-tf train --resume --out {out}")
+        reporter.say("Interrupted.")
+        if (out / CONFIG).exists():
+            reporter.say(f"Go on with: anime-tf train --resume --out {out}")
         ctx.exit(130)
     if not training.has_test_pictures(out):
         reporter.say(f"Nothing was held out to test on. Model: {out}")

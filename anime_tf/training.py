@@ -96,11 +96,14 @@ def train_classifier(
     started = time.monotonic()
     cache = open_cache(config.cache_dir, config.cache_bytes)
     manifest = _scan_and_split(config, cache, reporter)
+    run = _Run(config, manifest, cache, out, reporter, started)
+    # What can fail by a user's mistake comes before the first change on disk.
+    model = run.prepare()
     remove_run(out)
     # The config is written last: a folder with a config always has its manifest.
     files.write_text(out / MANIFEST, manifest.to_json())
     files.write_text(out / CONFIG, config.to_json())
-    return _Run(config, manifest, cache, out, reporter, started).train()
+    return run.train(model)
 
 
 def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Recognizer:
@@ -124,7 +127,8 @@ def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Reco
             "them back, or start anew with another --out"
         )
     cache = open_cache(config.cache_dir, config.cache_bytes)
-    return _Run(config, manifest, cache, out, reporter, started).train()
+    run = _Run(config, manifest, cache, out, reporter, started)
+    return run.train(run.prepare())
 
 
 def has_test_pictures(out: Path | str) -> bool:
@@ -172,11 +176,14 @@ class _Run:
     reporter: Reporter
     started: float
 
-    def train(self) -> Recognizer:
+    def prepare(self) -> AugmentedClassifier:
+        """Checks the data and builds the model; writes nothing."""
         keras.utils.set_random_seed(self.config.seed)
         set_up_devices(self.reporter)
         self._describe()
-        model = self._build()
+        return self._build()
+
+    def train(self, model: AugmentedClassifier) -> Recognizer:
         rows: list[dict] = []
         keeper = RunKeeper(
             self.out / CHECKPOINTS,

@@ -142,21 +142,27 @@ def test_fit_temperature_recovers_a_known_one(temperature):
 
 
 def test_fit_temperature_by_hand():
-    # Logits (ln 9, 0) say 90 %, but 3 of 4 are right: sigmoid(ln 9 / T) = 3/4, so
-    # ln 9 / T = ln 3 and T = 2.
+    # Logits (ln 9, 0) say 90 %. 3 of 4 are right, and the targets of n = 4 pictures
+    # are smoothed to 5/6, so the first class weighs (3 * 5/6 + 1/6) / 4 = 2/3:
+    # sigmoid(ln 9 / T) = 2/3, so ln 9 / T = ln 2.
     logits = np.tile([np.log(9), 0.0], (4, 1))
-    assert metrics.fit_temperature([0, 0, 0, 1], logits) == pytest.approx(2, rel=1e-3)
+    assert metrics.fit_temperature([0, 0, 0, 1], logits) == pytest.approx(
+        np.log(9) / np.log(2), rel=1e-3
+    )
 
 
 def test_fit_temperature_at_its_edges():
     empty = np.zeros((0, 3))
     assert metrics.fit_temperature([], empty) == 1.0
     assert metrics.fit_temperature([0, 1], np.zeros((2, 3))) == 1.0
-    low, high = metrics.TEMPERATURE_RANGE
+    _, high = metrics.TEMPERATURE_RANGE
     all_right, all_wrong = np.eye(2), 1 - np.eye(2)
-    assert metrics.fit_temperature([0, 1], all_right) == pytest.approx(low, rel=0.01)
+    # Two right answers: targets of 3/4, so sigmoid(1 / T) = 3/4 and 1 / T = ln 3.
+    temperature = metrics.fit_temperature([0, 1], all_right)
+    assert temperature == pytest.approx(1 / np.log(3), rel=1e-3)
     assert metrics.fit_temperature([0, 1], all_wrong) == pytest.approx(high, rel=0.01)
-    assert metrics.fit_temperature([0, 1], 1e6 * np.eye(2)) == 1.0
+    huge = 1e6 * np.eye(2)
+    assert metrics.fit_temperature([0, 1], huge) == pytest.approx(high, rel=0.01)
 
 
 def test_softmax_works_along_the_last_axis():

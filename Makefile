@@ -1,0 +1,48 @@
+# make demo   sets up, trains on a small cast (drawn if there is none), tests, predicts
+# make test   sets up, runs the suite
+# make lint   sets up, checks format and style
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where the demo keeps everything; DATA may name a folder of your own characters.
+DEMO ?= demo
+DATA ?= $(DEMO)/characters
+# cpu or gpu: which TensorFlow wheel to install.
+TENSORFLOW ?= cpu
+# ImageNet weights: a file, imagenet, or none. By itself the demo takes what Keras has
+# downloaded before, and otherwise starts from random weights.
+PRETRAINED = $(wildcard $(HOME)/.keras/models/efficientnetb0_notop.h5)
+WEIGHTS ?= $(if $(PRETRAINED),imagenet,none)
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(TENSORFLOW),test]'
+	touch $(READY)
+
+demo: $(READY)
+	@test -d '$(DATA)' || $(BIN)/anime-tf data demo --out '$(DATA)' --characters 5 --count 60
+ifeq ($(WEIGHTS),none)
+	@echo '*** No pretrained weights on this machine: the demo learns from random ones.'
+	@echo '*** That is enough for its simple drawings, not for real pictures: for those'
+	@echo '*** let anime-tf train download the ImageNet weights, its default.'
+endif
+	$(BIN)/anime-tf data check --data-dir '$(DATA)'
+	$(BIN)/anime-tf train --data-dir '$(DATA)' --out '$(DEMO)/model' --overwrite \
+	    --weights $(WEIGHTS) --image-size 96 --epochs 12 --time-budget 5m
+	$(BIN)/anime-tf predict --model '$(DEMO)/model' '$(DATA)/*/0001.*' '$(DATA)/*/0002.*'
+	@echo 'Report: $(DEMO)/model/report.html'
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -82,8 +82,8 @@ class RunKeeper(keras.callbacks.Callback):
 
     Attributes:
         state: What is remembered from epoch to epoch; JSON-ready, open to the caller.
+            `stopped` is why the run ended early, or empty.
         deadline: `time.monotonic()` value by which the last epoch must end, or None.
-        stopped_because: Why the run ended early, or empty.
     """
 
     def __init__(
@@ -99,8 +99,7 @@ class RunKeeper(keras.callbacks.Callback):
         self._save_best, self._rows = save_best, rows
         self._monitor, self._patience = monitor, patience
         self.deadline: float | None = None
-        self.state = {"epochs_done": 0, "best": -1.0, "best_epoch": -1}
-        self.stopped_because = ""
+        self.state = {"epochs_done": 0, "best": -1.0, "best_epoch": -1, "stopped": ""}
         # By their variables, which include the random states; the layers as objects
         # would leave those out.
         self._checkpoint = tf.train.Checkpoint(
@@ -132,9 +131,9 @@ class RunKeeper(keras.callbacks.Callback):
         if score > self.state["best"]:
             self.state |= {"best": score, "best_epoch": epoch}
             self._save_best()
+        self.state["stopped"] = self._reason_to_stop(epoch)
         self.save()
-        self.stopped_because = self._reason_to_stop(epoch)
-        self.model.stop_training = bool(self.stopped_because)
+        self.model.stop_training = bool(self.state["stopped"])
 
     def _reason_to_stop(self, epoch: int) -> str:
         if epoch - self.state["best_epoch"] >= self._patience:

@@ -18,6 +18,7 @@ from anime_tf import files, images
 from anime_tf.datasets.image_folder import list_files
 from anime_tf.errors import UserError
 from anime_tf.models.classifier import (
+    POOL,
     class_activation_maps,
     load_classifier,
     with_features,
@@ -273,7 +274,7 @@ class Recognizer:
             ),
             "features": (
                 self.novelty.means.shape[1],
-                self.classifier.get_layer("pool").output.shape[1],
+                self.classifier.get_layer(POOL).output.shape[1],
             ),
         }
         for name, (expected, found) in facts.items():

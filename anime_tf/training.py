@@ -178,8 +178,8 @@ class _Run:
 
     def prepare(self) -> AugmentedClassifier:
         """Checks the data and builds the model; writes nothing."""
-        keras.utils.set_random_seed(self.config.seed)
         set_up_devices(self.reporter)
+        keras.utils.set_random_seed(self.config.seed)
         self._describe()
         return self._build()
 
@@ -199,6 +199,7 @@ class _Run:
             keeper.state["best"] = self._train_head(model.classifier, rows)
             self._save(model.classifier, CLASSIFIER)
             keeper.save()
+        if "epochs" not in keeper.state:
             keeper.state["epochs"] = self._plan_epochs(model, keeper)
             keeper.save()
         self._fine_tune(model, keeper, rows)
@@ -307,7 +308,7 @@ class _Run:
         stopwatch = StepTimes()
         with self.reporter.bar("Preparing fine-tuning", _REHEARSAL_STEPS) as bar:
             model.fit(
-                self._batches(0, 1).take(_REHEARSAL_STEPS),
+                self._batches(0, 1).repeat().take(_REHEARSAL_STEPS),
                 class_weight=self._class_weights,
                 callbacks=[stopwatch, BarSteps(bar, every="batch")],
                 verbose=0,
@@ -316,7 +317,8 @@ class _Run:
         pictures = (
             len(self._train_items) + len(self._validation_items) / _FORWARD_SPEEDUP
         )
-        picture_seconds = stopwatch.seconds_per_step / self.config.batch_size
+        batch_size = min(self.config.batch_size, len(self._train_items))
+        picture_seconds = stopwatch.seconds_per_step / batch_size
         epoch_seconds = picture_seconds * pictures
         epochs, note = self.config.epochs, ""
         if self.config.time_budget is not None:
@@ -337,6 +339,8 @@ class _Run:
     ) -> None:
         """Stage 2: all weights, on augmented pictures."""
         done, epochs = keeper.state["epochs_done"], keeper.state["epochs"]
+        if done >= epochs or keeper.state["stopped"]:
+            return
         steps = math.ceil(len(self._train_items) / self.config.batch_size)
         model.fit(
             self._batches(done, epochs),
@@ -353,8 +357,8 @@ class _Run:
             ],
             verbose=0,
         )
-        if keeper.stopped_because:
-            self.reporter.say(f"Stopped: {keeper.stopped_because}")
+        if keeper.state["stopped"]:
+            self.reporter.say(f"Stopped: {keeper.state['stopped']}")
 
     def _calibrate(self) -> Recognizer:
         """Fits temperature and novelty detection to the best weights."""

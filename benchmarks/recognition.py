@@ -8,7 +8,6 @@ on pictures the run held out, and writes every figure to benchmarks/results/.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+from machine import save
 
-RESULTS = Path(__file__).parent / "results"
 _FIGURES = ("accuracy", "macro_f1", "top3_accuracy", "ece_uncalibrated", "ece")
 
 
@@ -52,21 +51,6 @@ def train_and_test(
         "test_pictures": metrics["num_pictures"],
         "unknown": metrics["unknown"],
     }
-
-
-def save(name: str, command: str, rows: list[dict]) -> None:
-    """Writes the figures with the command and the machine they came from."""
-    RESULTS.mkdir(exist_ok=True)
-    machine = f"{os.cpu_count()} cores, {_processor()}, no GPU"
-    content = {"command": command, "machine": machine, "rows": rows}
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    )
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if "model name" in line)
 
 
 @click.group()

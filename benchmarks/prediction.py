@@ -1,0 +1,59 @@
+"""`Recognizer.stream` on files against the bare network on ready arrays.
+
+    python benchmarks/prediction.py --model RUN --data FOLDER --name prediction
+
+Both run over the same pictures in the same batches, in turn, several times.
+"""
+
+import itertools
+import json
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from machine import save
+
+from anime_tf import images
+from anime_tf.inference import Recognizer, find_pictures
+
+_BATCH = 32
+
+
+@click.command()
+@click.option("--model", type=Path, required=True, help="A run's folder.")
+@click.option("--data", type=Path, required=True, help="Folder of pictures.")
+@click.option("--count", type=int, default=1000, help="Pictures to predict.")
+@click.option("--repeats", type=int, default=5)
+@click.option("--name", required=True, help="Name of the result file.")
+def cli(model: Path, data: Path, count: int, repeats: int, name: str):
+    """Measures what reading, fitting and judging cost beside the network itself."""
+    recognizer = Recognizer.load(model)
+    paths = list(itertools.islice(itertools.cycle(find_pictures([data])), count))
+    squares = [images.load_square(path, recognizer.image_size) for path in paths]
+    batches = [np.stack(squares[i : i + _BATCH]) for i in range(0, count, _BATCH)]
+    recognizer.predict(paths[:_BATCH])
+    recognizer.forward(batches[-1])
+    rows = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        for batch in batches:
+            recognizer.forward(batch)
+        bare = count / (time.perf_counter() - started)
+        started = time.perf_counter()
+        recognizer.predict(paths)
+        files = count / (time.perf_counter() - started)
+        rows.append(
+            {
+                "bare_pictures_per_second": round(bare, 1),
+                "files_pictures_per_second": round(files, 1),
+                "share": round(files / bare, 3),
+            }
+        )
+        click.echo(json.dumps(rows[-1]))
+    command = f"python benchmarks/prediction.py --model RUN --data {data.name}"
+    save(name, f"{command} --count {count} --name {name}", rows)
+
+
+if __name__ == "__main__":
+    cli()

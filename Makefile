@@ -11,7 +11,8 @@ DATA ?= $(DEMO)/characters
 TENSORFLOW ?= cpu
 # ImageNet weights: a file, imagenet, or none. By itself the demo takes what Keras has
 # downloaded before, and otherwise starts from random weights.
-PRETRAINED = $(wildcard $(HOME)/.keras/models/efficientnetb0_notop.h5)
+KERAS_MODELS = $(if $(KERAS_HOME),$(KERAS_HOME),$(HOME)/.keras)/models
+PRETRAINED = $(wildcard $(KERAS_MODELS)/efficientnetv2-b0_notop.h5)
 WEIGHTS ?= $(if $(PRETRAINED),imagenet,none)
 
 BIN = $(VENV)/bin
@@ -25,7 +26,7 @@ $(READY): setup.cfg pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	@test -d '$(DATA)' || $(BIN)/anime-tf data demo --out '$(DATA)' --characters 5 --count 60
+	@test -d '$(DATA)' || $(BIN)/anime-tf data demo --out '$(DATA)' --characters 5 --count 120
 ifeq ($(WEIGHTS),none)
 	@echo '*** No pretrained weights on this machine: the demo learns from random ones.'
 	@echo '*** That is enough for its simple drawings, not for real pictures: for those'
@@ -33,7 +34,8 @@ ifeq ($(WEIGHTS),none)
 endif
 	$(BIN)/anime-tf data check --data-dir '$(DATA)'
 	$(BIN)/anime-tf train --data-dir '$(DATA)' --out '$(DEMO)/model' --overwrite \
-	    --weights $(WEIGHTS) --image-size 96 --epochs 12 --time-budget 5m
+	    --backbone efficientnetv2b0 --weights $(WEIGHTS) --image-size 64 --batch-size 16 \
+	    --epochs 14 --head-epochs 20 --time-budget 5m
 	$(BIN)/anime-tf predict --model '$(DEMO)/model' '$(DATA)/*/0001.*' '$(DATA)/*/0002.*'
 	@echo 'Report: $(DEMO)/model/report.html'
 

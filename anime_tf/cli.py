@@ -1,11 +1,10 @@
 """The commands: each parses, calls one library function, says where the result lies."""
 
-import csv
-import io
 import json
 import os
 import re
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -14,10 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from anime_tf import __version__
-from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT, PRESETS, TrainConfig
+from anime_tf.config import (
+    BACKBONES,
+    DEFAULT_DATA_DIR,
+    DEFAULT_OUT,
+    PRESETS,
+    TrainConfig,
+)
 from anime_tf.errors import UserError
+from anime_tf.listing import STYLES, render
 from anime_tf.progress import Reporter
-from anime_tf.run_files import CONFIG, METRICS, REPORT
+from anime_tf.run_files import CONFIG, METRICS, REPORT, check_complete
 
 _SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -152,7 +158,7 @@ def _with(options: list):
 )
 @click.option(
     "--backbone",
-    type=click.Choice(["efficientnetb0", "efficientnetv2b0"]),
+    type=click.Choice(BACKBONES),
     help="Network.",
 )
 @click.option("--weights", help="imagenet (downloaded), none (random), or a file.")
@@ -200,12 +206,17 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
       anime-tf train --data-dir data/all_characters --preset fast
       anime-tf train --resume
     """
+    started = time.monotonic()
     quieten()
     reporter = Reporter(Console())
+    # The checks that need no TensorFlow come before its import, which takes seconds.
     if resume:
         _check_resume(ctx)
     else:
+        from anime_tf.datasets.image_folder import find_class_names
+
         config = TrainConfig.from_preset(**given)
+        find_class_names(config.data_dir)
     from anime_tf import training
     from anime_tf.evaluation import evaluate_run
 
@@ -213,7 +224,9 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
         if resume:
             recognizer = training.resume_classifier(out, reporter)
         else:
-            recognizer = training.train_classifier(config, out, reporter, overwrite)
+            recognizer = training.train_classifier(
+                config, out, reporter, overwrite, started
+            )
     except KeyboardInterrupt:
         reporter.say("Interrupted.")
         if (out / CONFIG).exists():
@@ -245,6 +258,7 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
     Example:
       anime-tf evaluate --unknown-dir photos/
     """
+    check_complete(model)
     from anime_tf.evaluation import evaluate_run
 
     reporter = Reporter(Console())
@@ -261,7 +275,7 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json", "jsonl"]),
+    type=click.Choice(STYLES),
     default="table",
 )
 @click.option("--top-k", type=click.IntRange(1), default=3, help="Names per picture.")
@@ -281,6 +295,7 @@ def predict(paths, model, style, top_k, batch_size, explain):
     Example:
       anime-tf predict new.png downloads/ --format csv > names.csv
     """
+    check_complete(model)
     from anime_tf.inference import Recognizer, find_pictures
 
     pictures = find_pictures(paths)
@@ -294,7 +309,7 @@ def predict(paths, model, style, top_k, batch_size, explain):
         for prediction in recognizer.stream(pictures, top_k, batch_size, gallery):
             predictions.append(prediction)
             bar.advance()
-    _WRITERS[style](predictions)
+    click.echo(render(predictions, style), nl=False)
     if explain:
         reporter.say(f"Explanations: {explain}")
 
@@ -319,6 +334,7 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
     Example:
       anime-tf sort downloads/ sorted/ --dry-run
     """
+    check_complete(model)
     from anime_tf.inference import Recognizer, find_pictures
     from anime_tf.sorting import carry_out, plan_sorting
 
@@ -461,58 +477,3 @@ def _say_sorted(reporter: Reporter, steps, way: str, dry_run: bool, out: Path) -
     reporter.say(f"{len(names)} pictures to {out}, {left} left where they are")
     if dry_run:
         reporter.say("Nothing was touched: this was a dry run.")
-
-
-def _row(prediction) -> dict:
-    return {
-        "path": prediction.source,
-        "name": prediction.name,
-        "confidence": round(prediction.confidence, 4),
-        "is_unknown": prediction.is_unknown,
-        "known_score": round(prediction.known_score, 3),
-        "top": {name: round(value, 4) for name, value in prediction.top},
-        "problem": prediction.problem,
-    }
-
-
-def _write_table(predictions) -> None:
-    from anime_tf.tables import plain
-
-    table = Table("picture", "name", "confidence", "likeliest")
-    for prediction in predictions:
-        likeliest = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top)
-        if prediction.problem:
-            cells = ("", "", prediction.problem)
-        else:
-            cells = (prediction.name, f"{prediction.confidence:.1%}", likeliest)
-        table.add_row(*map(plain, (prediction.source, *cells)))
-    Console().print(table)
-
-
-def _write_csv(predictions) -> None:
-    rows = [_row(prediction) for prediction in predictions]
-    for row in rows:
-        row["top"] = "; ".join(f"{name}={value}" for name, value in row["top"].items())
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    click.echo(text.getvalue(), nl=False)
-
-
-def _write_json(predictions) -> None:
-    rows = [_row(prediction) for prediction in predictions]
-    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-
-
-def _write_jsonl(predictions) -> None:
-    for prediction in predictions:
-        click.echo(json.dumps(_row(prediction), ensure_ascii=False))
-
-
-_WRITERS = {
-    "table": _write_table,
-    "csv": _write_csv,
-    "json": _write_json,
-    "jsonl": _write_jsonl,
-}

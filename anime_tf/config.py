@@ -11,6 +11,7 @@ from anime_tf.errors import UserError
 
 DEFAULT_DATA_DIR = "data/all_characters"
 DEFAULT_OUT = "saved_models/classifier"
+BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 
 # What a preset decides; options given by name win over it.
 PRESETS: dict[str, dict] = {
@@ -27,7 +28,7 @@ class TrainConfig:
     Attributes:
         data_dir: Folder with one folder of pictures per character.
         test_dir: An explicit test folder of the same form, or None to hold out.
-        backbone: `efficientnetb0` or `efficientnetv2b0`.
+        backbone: One of `BACKBONES`.
         weights: `imagenet`, `none`, or a path.
         preset: Name in `PRESETS` that gave the unnamed values.
         seed: Seed of the split, the weights, the order and the augmentation.
@@ -77,6 +78,9 @@ class TrainConfig:
     memory_bytes: int = 1024**3
 
     def __post_init__(self):
+        names = " or ".join(BACKBONES)
+        self._check("backbone", self.backbone in BACKBONES, names)
+        self._check("seed", 0 <= self.seed < 2**31, "0 to 2147483647")
         self._check("image_size", 32 <= self.image_size <= 600, "32 to 600")
         for name in ("batch_size", "head_epochs", "epochs", "patience"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
@@ -86,10 +90,11 @@ class TrainConfig:
             self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("label_smoothing", "dropout"):
             self._check(name, 0 <= getattr(self, name) < 1, "0 to below 1")
-        held_out = self.validation_fraction + self.test_fraction
         for name in ("validation_fraction", "test_fraction"):
-            within = getattr(self, name) > 0 and held_out < 1
-            self._check(name, within, "above 0, and below 1 together")
+            self._check(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
+        held_out = self.validation_fraction + self.test_fraction
+        expected = "below 1 together with --test-fraction"
+        self._check("validation_fraction", held_out < 1, expected)
         choices = ("auto", "on", "off")
         self._check("class_weights", self.class_weights in choices, "auto, on or off")
         within = self.time_budget is None or self.time_budget > 0

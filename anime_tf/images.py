@@ -5,6 +5,7 @@ on white. Training, prediction and export all fit pictures through `letterbox`.
 """
 
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,12 @@ def read_bytes(filepath: Path | str) -> bytes:
     """Returns a file's content; raises `PictureError` when that cannot be had."""
     path = Path(filepath)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        # Reading a pipe would wait for ever, reading a device would never end.
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a special file"
+            raise PictureError(f"cannot be read: it is {kind}")
+        size = status.st_size
         if size > MAX_BYTES:
             raise PictureError(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
         content = path.read_bytes()
@@ -79,18 +85,25 @@ def decode(content: bytes, at_least: int | None = None) -> Picture:
                 )
             file_format = image.format
             animated = bool(getattr(image, "is_animated", False))
+            # A camera's JPEG with more pictures behind the first: other views of the
+            # scene, no animation.
+            if file_format == "MPO":
+                file_format, animated = "JPEG", False
             if at_least is not None and file_format == "JPEG":
                 image.draft(None, _draft_size(width, height, 2 * at_least))
             image.load()
             rgb = to_rgb(_upright(image))
     except PictureError:
         raise
+    # Pillow has a limit of its own, above ours, and reaches it first.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"claims more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         raise PictureError("not a JPEG, PNG, WebP, BMP or GIF picture") from error
     # A hostile file can make a decoder raise anything at all; whatever it raises
     # means the same to us: this file is not a picture that can be read.
     except Exception as error:
-        raise PictureError(f"damaged or truncated: {error}") from error
+        raise _damaged(error) from error
     return Picture(rgb, file_format, animated, width, height)
 
 
@@ -114,24 +127,36 @@ def letterbox(image: Image.Image, size: int) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns any PIL image as RGB: 16 bits to 8, transparency on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_16_bit(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(background, rgba).convert("RGB")
-    return image.convert("RGB")
+    """Returns any PIL image as RGB: 16 bits to 8, transparency on white.
+
+    Raises:
+        PictureError: If the image has no pixels or they cannot be read.
+    """
+    if 0 in image.size:
+        raise PictureError(f"an image of {image.width} x {image.height} pixels")
+    # An image opened from a file is read only now, with all that can go wrong.
+    try:
+        image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            return _from_16_bit(image)
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            background = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
+            return Image.alpha_composite(background, rgba).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:
+        raise _damaged(error) from error
 
 
 def from_array(array: np.ndarray) -> Image.Image:
     """Returns a uint8 RGB array `[h, w, 3]` as an image.
 
     Raises:
-        PictureError: If the array has another dtype or shape.
+        PictureError: If the array has another dtype or shape, or no pixels.
     """
     array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+    is_rgb = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+    if not is_rgb or not array.size:
         raise PictureError(
             f"expected a uint8 array [h, w, 3], got {array.dtype} {list(array.shape)}"
         )
@@ -145,6 +170,10 @@ def load_square(filepath: Path | str, size: int) -> np.ndarray:
         PictureError: If the file cannot be read as a picture.
     """
     return letterbox(decode(read_bytes(filepath), at_least=size).image, size)
+
+
+def _damaged(error: Exception) -> PictureError:
+    return PictureError(f"damaged or truncated: {str(error) or type(error).__name__}")
 
 
 def _draft_size(width: int, height: int, longer_side: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from anime_tf.models.classifier import (
     with_features,
 )
 from anime_tf.novelty import NoveltyDetector
-from anime_tf.run_files import CLASSIFIER, CONFIG, NOVELTY, RECOGNIZER
+from anime_tf.run_files import CLASSIFIER, NOVELTY, RECOGNIZER, check_complete
 
 UNKNOWN = "unknown"
 _FORMAT = 1
@@ -104,15 +104,7 @@ class Recognizer:
             UserError: If a part is absent, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        if not cls.exists(folder):
-            unfinished = (folder / CONFIG).exists()
-            advice = (
-                f"its training is not finished; go on with: "
-                f"anime-tf train --resume --out {folder}"
-                if unfinished
-                else "train one with: anime-tf train"
-            )
-            raise UserError(f"there is no trained model in {folder}; {advice}")
+        check_complete(folder)
         record = _read_record(folder / RECOGNIZER)
         recognizer = cls(
             load_classifier(folder / CLASSIFIER),
@@ -264,6 +256,11 @@ class Recognizer:
     def _check(self, folder: Path, record: dict) -> None:
         facts = {
             "image_size": (record["image_size"], self.image_size),
+            # Tells two runs apart that have all else in common.
+            "threshold in novelty.npz": (
+                record["threshold"],
+                float(self.novelty.threshold),
+            ),
             "number of class_names": (
                 len(self.class_names),
                 self.classifier.output_shape[1],
@@ -314,8 +311,13 @@ def _read_record(filepath: Path) -> dict:
         record = json.loads(filepath.read_text(encoding="utf-8"))
         if record["format"] != _FORMAT:
             raise ValueError(f"format {record['format']}, expected {_FORMAT}")
-        names = ("class_names", "image_size", "backbone", "temperature")
-        return {name: record[name] for name in names}
+        keys = ("class_names", "image_size", "backbone", "temperature", "threshold")
+        record = {key: record[key] for key in keys}
+        if not all(isinstance(name, str) for name in record["class_names"]):
+            raise ValueError("class_names should be text")
+        if not record["temperature"] > 0:
+            raise ValueError(f"temperature {record['temperature']}, expected above 0")
+        return record
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{filepath} is not valid: {error!r}") from error
 

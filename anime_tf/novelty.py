@@ -101,10 +101,32 @@ class NoveltyDetector:
     def load(cls, filepath: Path) -> "NoveltyDetector":
         """Reads a detector; raises `UserError` when it is absent or not valid."""
         try:
-            with np.load(filepath, allow_pickle=False) as content:
-                return cls(**{name: content[name] for name in content.files})
-        except (OSError, ValueError, TypeError, EOFError) as error:
+            # Opened here, because NumPy leaves a damaged archive open.
+            with (
+                filepath.open("rb") as file,
+                np.load(file, allow_pickle=False) as content,
+            ):
+                detector = cls(**{name: content[name] for name in content.files})
+                detector._check_shapes()
+                return detector
+        # A damaged or hostile archive can fail in any of its readers.
+        except Exception as error:
             raise UserError(f"{filepath} is no usable detector: {error}") from error
+
+    def _check_shapes(self) -> None:
+        if self.means.ndim != 2:
+            raise ValueError(f"means should be [k, d], found {self.means.shape}")
+        size = self.means.shape[1]
+        expected = {
+            "precision": (size, size),
+            "centers": (2,),
+            "scales": (2,),
+            "threshold": (),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} should have shape {shape}, found {found}")
 
     def _parts(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         energy = logsumexp(logits, axis=1)

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from anime_tf.errors import UserError
+
 CONFIG = "config.json"  # what the run was asked to do
 MANIFEST = "manifest.json"  # which picture plays which part
 CHECKPOINTS = "checkpoints"  # state of an unfinished run
@@ -16,6 +18,20 @@ REPORT = "report.html"
 
 _FILES = (RECOGNIZER, CONFIG, MANIFEST, HISTORY, CLASSIFIER, LAST, NOVELTY)
 _RESULTS = (METRICS, REPORT)
+
+
+def check_complete(folder: Path) -> None:
+    """Raises `UserError` with advice unless a folder holds a trained model."""
+    if (folder / RECOGNIZER).is_file():
+        return
+    if (folder / CONFIG).is_file():
+        advice = (
+            "its training is not finished; go on with: anime-tf train --resume "
+            f"--out {folder}"
+        )
+    else:
+        advice = "train one with: anime-tf train, or name another by --model"
+    raise UserError(f"there is no trained model in {folder}; {advice}")
 
 
 def remove_run(folder: Path) -> None:

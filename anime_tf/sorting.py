@@ -1,5 +1,6 @@
 """Sorting pictures into folders by character; nothing is ever overwritten."""
 
+import errno
 import filecmp
 import os
 import shutil
@@ -111,11 +112,26 @@ def _place(source: Path, target: Path, way: str) -> None:
     target.open("x").close()
     try:
         if way == "copy":
-            with files.replacing(target) as temporary:
-                shutil.copy2(source, temporary)
+            _copy(source, target)
         else:
-            shutil.move(source, target)
+            _move(source, target)
     except BaseException:
         if source.exists() and target.exists() and target.stat().st_size == 0:
             target.unlink()
         raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    with files.replacing(target) as temporary:
+        shutil.copy2(source, temporary)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another disk: the source goes only when all of the copy is there.
+        _copy(source, target)
+        source.unlink()

@@ -1,11 +1,13 @@
 """Tables for the terminal. Names of folders and files never pass as Rich markup."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from anime_tf.datasets.health import MAX_IMBALANCE, Health
+if TYPE_CHECKING:  # keeps SciPy out of every command's start
+    from anime_tf.datasets.health import Health
 
 _MOST_LISTED = 20
 
@@ -45,12 +47,12 @@ def confusion_summary(metrics: dict) -> Table:
     return table
 
 
-def health_tables(health: Health) -> Iterator[Table | str]:
+def health_tables(health: "Health") -> Iterator[Table | str]:
     """What `anime-tf data check` says: a table of counts, then one finding each."""
     yield _counts_table(health)
     if health.few:
         yield f"Few pictures (30 and more learn better): {', '.join(health.few)}"
-    if health.imbalance > MAX_IMBALANCE:
+    if health.is_imbalanced:
         yield (
             f"Imbalance {health.imbalance:.1f}:1 between the largest and the smallest "
             "character; training will weigh the rare ones more"
@@ -77,7 +79,7 @@ def plain(name: str) -> Text:
     return Text("".join(char if char.isprintable() else "\ufffd" for char in name))
 
 
-def _counts_table(health: Health) -> Table:
+def _counts_table(health: "Health") -> Table:
     table = Table()
     table.add_column("Character")
     table.add_column("Pictures", justify="right")

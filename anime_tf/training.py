@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.utils.class_weight import compute_class_weight
 
 from anime_tf import files
 from anime_tf.callbacks import (
@@ -31,7 +29,13 @@ from anime_tf.config import TrainConfig
 from anime_tf.datasets import pipeline
 from anime_tf.datasets.cache import PictureCache, open_cache
 from anime_tf.datasets.image_folder import FolderScan, scan_folder
-from anime_tf.datasets.manifest import Item, Manifest, build_manifest
+from anime_tf.datasets.manifest import (
+    Item,
+    Manifest,
+    build_manifest,
+    labels_of,
+    some_of_each,
+)
 from anime_tf.errors import UserError
 from anime_tf.inference import Recognizer
 from anime_tf.metrics import fit_temperature
@@ -46,6 +50,7 @@ from anime_tf.models.classifier import (
 )
 from anime_tf.novelty import NoveltyDetector
 from anime_tf.progress import Reporter
+from anime_tf.recipe import class_weights, compile_arguments, cosine_annealing
 from anime_tf.run_files import (
     CHECKPOINTS,
     CLASSIFIER,
@@ -56,8 +61,6 @@ from anime_tf.run_files import (
     remove_run,
 )
 
-# Imbalance over which class weights switch themselves on.
-MAX_IMBALANCE = 3.0
 # Pictures per character that the feature statistics are taken from.
 _STATISTICS_PICTURES = 200
 _BATCH = 32
@@ -65,6 +68,8 @@ _HEAD_BATCH = 64
 _REHEARSAL_STEPS = 4
 # Forward passes run this much faster than training steps, about.
 _FORWARD_SPEEDUP = 3.5
+# Loading the best weights, tracing, writing the report.
+_CLOSING_SECONDS = 25
 
 
 def train_classifier(
@@ -72,6 +77,7 @@ def train_classifier(
     out: Path | str,
     reporter: Reporter | None = None,
     overwrite: bool = False,
+    started: float | None = None,
 ) -> Recognizer:
     """Trains a classifier on folders of pictures and leaves it in `out`.
 
@@ -80,6 +86,8 @@ def train_classifier(
         out: The run's folder.
         reporter: Where to show progress; None says nothing.
         overwrite: Whether a run in `out` is replaced; else it is an error.
+        started: `time.monotonic()` value that the time budget counts from; by default
+            that of the call.
 
     Returns:
         The trained `Recognizer`, as saved.
@@ -93,7 +101,7 @@ def train_classifier(
             f"{out} already holds a run: go on with it by --resume, replace it by "
             "--overwrite, or choose another folder by --out"
         )
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     cache = open_cache(config.cache_dir, config.cache_bytes)
     manifest = _scan_and_split(config, cache, reporter)
     run = _Run(config, manifest, cache, out, reporter, started)
@@ -247,17 +255,19 @@ class _Run:
         unfreeze(classifier, batch_norm=from_scratch)
         augmentation = build_augmentation(config.mixup, config.cutmix, config.seed)
         model = AugmentedClassifier(classifier, augmentation)
-        model.compile(**self._objective(config.learning_rate))
+        model.compile(**self._compile_arguments(config.learning_rate))
         build_all_state(model, len(self.manifest.class_names))
         return model
 
     def _train_head(self, classifier: keras.Model, rows: list[dict]) -> float:
         """Stage 1, on stored features; returns the best validation macro-F1."""
         plain, mirrored, validation = self._features(feature_extractor(classifier))
-        labels = self._one_hot(self._train_items)
+        labels = self._pictures.one_hot(self._train_items)
+        validation_labels = self._pictures.one_hot(self._validation_items)
         head = head_of(classifier)
-        head.compile(**self._objective(self.config.head_learning_rate))
+        head.compile(**self._compile_arguments(self.config.head_learning_rate))
         epochs, steps = self.config.head_epochs, math.ceil(2 * len(plain) / _HEAD_BATCH)
+        rate = cosine_annealing(self.config.head_learning_rate, steps, epochs, 2)
         stopper = keras.callbacks.EarlyStopping(
             "val_macro_f1", mode="max", patience=15, restore_best_weights=True
         )
@@ -267,12 +277,10 @@ class _Run:
                 np.concatenate([labels, labels]),
                 batch_size=_HEAD_BATCH,
                 epochs=epochs,
-                validation_data=(validation, self._one_hot(self._validation_items)),
+                validation_data=(validation, validation_labels),
                 class_weight=self._class_weights,
                 callbacks=[
-                    LearningRate(
-                        _cosine(self.config.head_learning_rate, steps, epochs, 2)
-                    ),
+                    LearningRate(rate),
                     History("head", rows),
                     stopper,
                     BarSteps(bar, every="epoch"),
@@ -297,7 +305,7 @@ class _Run:
         with self.reporter.bar("Computing features", total) as bar:
             for items, direction in passes:
                 found = []
-                for images, _ in self._evaluation_batches(items):
+                for images, _ in self._pictures.evaluation(items, _BATCH):
                     found.append(forward(images[:, :, ::direction]).numpy())
                     bar.advance()
                 features.append(np.concatenate(found).astype(np.float32))
@@ -308,7 +316,9 @@ class _Run:
         stopwatch = StepTimes()
         with self.reporter.bar("Preparing fine-tuning", _REHEARSAL_STEPS) as bar:
             model.fit(
-                self._batches(0, 1).repeat().take(_REHEARSAL_STEPS),
+                self._training_batches(0, 1).repeat(),
+                steps_per_epoch=_REHEARSAL_STEPS,
+                shuffle=False,
                 class_weight=self._class_weights,
                 callbacks=[stopwatch, BarSteps(bar, every="batch")],
                 verbose=0,
@@ -322,8 +332,10 @@ class _Run:
         epoch_seconds = picture_seconds * pictures
         epochs, note = self.config.epochs, ""
         if self.config.time_budget is not None:
-            # Calibration and the test run forward over all pictures once more.
-            rest = 20 + picture_seconds * len(self.manifest.items) / _FORWARD_SPEEDUP
+            # Calibration and the test load the best weights and run forward over all
+            # pictures once more.
+            rest = picture_seconds * len(self.manifest.items) / _FORWARD_SPEEDUP
+            rest += _CLOSING_SECONDS
             keeper.deadline = self.started + self.config.time_budget - rest
             fitting = int((keeper.deadline - time.monotonic()) / epoch_seconds)
             epochs = max(0, min(epochs, fitting))
@@ -342,15 +354,17 @@ class _Run:
         if done >= epochs or keeper.state["stopped"]:
             return
         steps = math.ceil(len(self._train_items) / self.config.batch_size)
+        rate = cosine_annealing(self.config.learning_rate, steps, epochs, 1)
         model.fit(
-            self._batches(done, epochs),
+            self._training_batches(done, epochs),
             steps_per_epoch=steps,
+            shuffle=False,
             initial_epoch=done,
             epochs=epochs,
-            validation_data=self._evaluation_batches(self._validation_items),
+            validation_data=self._pictures.evaluation(self._validation_items, _BATCH),
             class_weight=self._class_weights,
             callbacks=[
-                LearningRate(_cosine(self.config.learning_rate, steps, epochs, 1)),
+                LearningRate(rate),
                 EpochBars(self.reporter, "Fine-tuning", steps),
                 History("fine-tune", rows),
                 keeper,
@@ -367,21 +381,21 @@ class _Run:
             class_names=self.manifest.class_names,
             backbone=self.config.backbone,
         )
-        sample = _some_of_each(self._train_items, _STATISTICS_PICTURES)
+        sample = some_of_each(self._train_items, _STATISTICS_PICTURES)
         items = sample + self._validation_items
         results = []
         with self.reporter.bar("Calibrating", math.ceil(len(items) / _BATCH)) as bar:
-            for images, _ in self._evaluation_batches(items):
+            for images, _ in self._pictures.evaluation(items, _BATCH):
                 results.append(recognizer.forward(images))
                 bar.advance()
         logits, features = map(np.concatenate, zip(*results, strict=True))
         held_out = slice(len(sample), None)
         recognizer.temperature = fit_temperature(
-            _labels(self._validation_items), logits[held_out]
+            labels_of(self._validation_items), logits[held_out]
         )
         recognizer.novelty = NoveltyDetector.fit(
             train_features=features[: len(sample)],
-            train_labels=_labels(sample),
+            train_labels=labels_of(sample),
             validation_features=features[held_out],
             validation_logits=logits[held_out] / recognizer.temperature,
         )
@@ -390,19 +404,19 @@ class _Run:
     def _save(self, classifier: keras.Model, name: str) -> None:
         save_classifier(classifier, self.out / name)
 
-    def _objective(self, learning_rate: float) -> dict:
-        return {
-            "optimizer": keras.optimizers.AdamW(
-                learning_rate, weight_decay=self.config.weight_decay
-            ),
-            "loss": keras.losses.CategoricalCrossentropy(
-                from_logits=True, label_smoothing=self.config.label_smoothing
-            ),
-            "metrics": [
-                keras.metrics.CategoricalAccuracy(name="accuracy"),
-                keras.metrics.F1Score(average="macro", name="macro_f1"),
-            ],
-        }
+    def _training_batches(self, first_epoch: int, last_epoch: int) -> tf.data.Dataset:
+        return self._pictures.training(
+            self._train_items,
+            self.config.batch_size,
+            self.config.seed,
+            first_epoch,
+            last_epoch,
+        )
+
+    def _compile_arguments(self, learning_rate: float) -> dict:
+        return compile_arguments(
+            learning_rate, self.config.weight_decay, self.config.label_smoothing
+        )
 
     @cached_property
     def _train_items(self) -> list[Item]:
@@ -413,57 +427,18 @@ class _Run:
         return self.manifest.split("validation")
 
     @cached_property
+    def _pictures(self) -> pipeline.RunPictures:
+        return pipeline.RunPictures(
+            self.manifest, self.cache, self.config.image_size, self.config.memory_bytes
+        )
+
+    @cached_property
     def _class_weights(self) -> dict[int, float] | None:
         return class_weights(
-            _labels(self._train_items),
+            labels_of(self._train_items),
             len(self.manifest.class_names),
             self.config.class_weights,
         )
-
-    def _one_hot(self, items: list[Item]) -> np.ndarray:
-        return np.eye(len(self.manifest.class_names), dtype=np.float32)[_labels(items)]
-
-    def _store(self, items: list[Item]) -> pipeline.PictureStore:
-        return pipeline.PictureStore(
-            [self.manifest.path_of(item) for item in items],
-            [item.sha256 for item in items],
-            self.config.image_size,
-            self.cache,
-            self.config.memory_bytes,
-        )
-
-    def _batches(self, first_epoch: int, last_epoch: int) -> tf.data.Dataset:
-        return pipeline.training_batches(
-            self._store(self._train_items),
-            self._one_hot(self._train_items),
-            self.config.batch_size,
-            self.config.seed,
-            first_epoch,
-            last_epoch,
-        )
-
-    def _evaluation_batches(self, items: list[Item]) -> tf.data.Dataset:
-        return pipeline.evaluation_batches(
-            self._store(items), self._one_hot(items), _BATCH
-        )
-
-
-def class_weights(
-    labels: np.ndarray, num_classes: int, mode: str = "auto"
-) -> dict[int, float] | None:
-    """Returns a loss weight per class, inverse to its share, with mean 1 over pictures.
-
-    Args:
-        labels: int `[n]`, every class present.
-        num_classes: Number of classes.
-        mode: `on`, `off`, or `auto`: only when the imbalance is over `MAX_IMBALANCE`.
-    """
-    counts = np.bincount(labels, minlength=num_classes)
-    balanced = counts.max() <= MAX_IMBALANCE * counts.min()
-    if mode == "off" or (mode == "auto" and balanced):
-        return None
-    weights = compute_class_weight("balanced", classes=np.arange(num_classes), y=labels)
-    return dict(enumerate(weights.tolist()))
 
 
 def build_all_state(model: AugmentedClassifier, num_classes: int) -> None:
@@ -476,31 +451,3 @@ def build_all_state(model: AugmentedClassifier, num_classes: int) -> None:
     model.compute_loss(x=None, y=labels, y_pred=logits)
     model.compute_metrics(None, labels, logits)
     model.reset_metrics()
-
-
-def _cosine(
-    peak: float, steps: int, epochs: int, warm_up_epochs: int
-) -> keras.optimizers.schedules.CosineDecay:
-    """Linear warm-up, then cosine annealing (Loshchilov and Hutter, 2017)."""
-    warm_up = steps * min(warm_up_epochs, max(0, epochs - 1))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / 20 if warm_up else peak,
-        decay_steps=max(1, steps * epochs - warm_up),
-        warmup_target=peak if warm_up else None,
-        warmup_steps=warm_up,
-    )
-
-
-def _labels(items: list[Item]) -> np.ndarray:
-    return np.array([item.label for item in items], np.int64)
-
-
-def _some_of_each(items: list[Item], count: int) -> list[Item]:
-    """Returns at most `count` items of each label, the first ones."""
-    taken: Counter[int] = Counter()
-    chosen = []
-    for item in items:
-        if taken[item.label] < count:
-            taken[item.label] += 1
-            chosen.append(item)
-    return chosen

@@ -8,6 +8,8 @@ transactions make it safe to kill a run at any moment and to share between runs.
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -21,13 +23,23 @@ from anime_tf.errors import UserError
 PIXEL_CONTRACT = 1
 DEFAULT_BYTES = 8 * 1024**3
 
+# The triggers keep the sum of bytes right whichever process adds or drops pictures.
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS fingerprints (
     key TEXT PRIMARY KEY, width INTEGER, height INTEGER, format TEXT,
     animated INTEGER, phash TEXT, dhash TEXT, problem TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pixels (
     id INTEGER PRIMARY KEY, key TEXT UNIQUE, used REAL, bytes INTEGER, content BLOB);
 CREATE INDEX IF NOT EXISTS pixels_by_use ON pixels (used, bytes);
+CREATE TABLE IF NOT EXISTS total (bytes INTEGER);
+INSERT INTO total SELECT (SELECT COALESCE(SUM(bytes), 0) FROM pixels)
+    WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS pixels_added AFTER INSERT ON pixels
+    BEGIN UPDATE total SET bytes = bytes + new.bytes; END;
+CREATE TRIGGER IF NOT EXISTS pixels_dropped AFTER DELETE ON pixels
+    BEGIN UPDATE total SET bytes = bytes - old.bytes; END;
+COMMIT;
 """
 
 
@@ -56,28 +68,30 @@ class PictureCache:
             anew where it does not fit.
 
     Raises:
-        UserError: If the folder cannot be written or holds a damaged cache.
+        UserError: If the folder cannot be written or holds a damaged cache, here and
+            in every method.
     """
 
     def __init__(self, cache_dir: Path | str, max_bytes: int):
         self.filepath = Path(cache_dir) / "pictures.sqlite"
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._database = None
         try:
             self.filepath.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
                 self.filepath, timeout=60, check_same_thread=False
             )
-            self._database.execute("PRAGMA journal_mode=WAL")
+            # Refused while another process is doing just this: then it is done.
+            with suppress(sqlite3.OperationalError):
+                self._database.execute("PRAGMA journal_mode=WAL")
             # A power cut may cost the newest entries of a cache: no harm done.
             self._database.execute("PRAGMA synchronous=OFF")
             self._database.executescript(_SCHEMA)
-            self._bytes = self._total_bytes()
         except (OSError, sqlite3.Error) as error:
-            raise UserError(
-                f"the picture cache {self.filepath} cannot be used ({error}); "
-                "choose another folder with --cache-dir or delete that file"
-            ) from error
+            if self._database:
+                self._database.close()
+            raise self._unusable(error) from error
         self._opened = time.time()
 
     def fingerprint(self, sha256: str) -> Fingerprint | None:
@@ -99,51 +113,72 @@ class PictureCache:
     def add_fingerprints(self, found: list[tuple[str, Fingerprint]]) -> None:
         """Remembers fingerprints, given as `(sha256, fingerprint)`."""
         rows = [(_key(sha256), *astuple(entry)) for sha256, entry in found]
-        with self._lock, self._database:
-            self._database.executemany(
+        with self._writing() as database:
+            database.executemany(
                 "INSERT OR REPLACE INTO fingerprints VALUES (?,?,?,?,?,?,?,?)", rows
             )
 
     def add_pixels(self, size: int, found: list[tuple[str, np.ndarray]]) -> None:
         """Remembers pictures, given as `(sha256, pixels)`, as far as they fit."""
-        incoming = sum(pixels.nbytes for _, pixels in found)
+        entries = {_key(sha256, size): pixels for sha256, pixels in found}
         now = time.time()
-        with self._lock, self._database:
-            if not self._make_room(incoming):
-                return
+        with self._writing() as database:
+            query = "SELECT 1 FROM pixels WHERE key=?"
             rows = [
-                (_key(sha256, size), now, pixels.nbytes, pixels.tobytes())
-                for sha256, pixels in found
+                (key, now, pixels.nbytes, pixels.tobytes())
+                for key, pixels in entries.items()
+                if database.execute(query, (key,)).fetchone() is None
             ]
-            self._database.executemany(
-                "INSERT OR IGNORE INTO pixels (key, used, bytes, content) "
-                "VALUES (?,?,?,?)",
-                rows,
+            room = self._make_room(sum(row[2] for row in rows))
+            database.executemany(
+                "INSERT INTO pixels (key, used, bytes, content) VALUES (?,?,?,?)",
+                rows[: room // (3 * size**2)],
             )
-            self._bytes += incoming
 
     def mark_used(self, size: int, digests: list[str]) -> None:
         """Notes that these pictures are in use, so that others make room first."""
         rows = [(time.time(), _key(sha256, size)) for sha256 in digests]
-        with self._lock, self._database:
-            self._database.executemany("UPDATE pixels SET used=? WHERE key=?", rows)
+        with self._writing() as database:
+            database.executemany("UPDATE pixels SET used=? WHERE key=?", rows)
 
     def close(self) -> None:
         self._database.close()
 
     def _select(self, query: str, key: str) -> tuple | None:
-        with self._lock:
-            return self._database.execute(f"{query} WHERE key=?", (key,)).fetchone()
+        try:
+            with self._lock:
+                return self._database.execute(f"{query} WHERE key=?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
-    def _total_bytes(self) -> int:
-        query = "SELECT COALESCE(SUM(bytes), 0) FROM pixels"
-        return self._database.execute(query).fetchone()[0]
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, committed at the end of the block."""
+        try:
+            with self._lock, self._database as database:
+                # One that began by reading could not wait for another process's
+                # writing: it would fail at once ("database is locked").
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
-    def _make_room(self, incoming: int) -> bool:
-        """Drops the pictures used longest ago, but none used since this opening."""
-        excess = self._bytes + incoming - self.max_bytes
+    def _unusable(self, error: Exception) -> UserError:
+        return UserError(
+            f"the picture cache {self.filepath} cannot be used ({error}); "
+            "choose another folder with --cache-dir or delete that file"
+        )
+
+    def _make_room(self, incoming: int) -> int:
+        """Drops the pictures used longest ago, but none used since this opening.
+
+        Returns:
+            How many bytes there is room for now.
+        """
+        total = self._database.execute("SELECT bytes FROM total").fetchone()[0]
+        excess = total + incoming - self.max_bytes
         if excess <= 0:
-            return True
+            return incoming
         old = self._database.execute(
             "SELECT id, bytes FROM pixels WHERE used < ? ORDER BY used", (self._opened,)
         )
@@ -154,8 +189,7 @@ class PictureCache:
             if freed >= excess:
                 break
         self._database.executemany("DELETE FROM pixels WHERE id=?", doomed)
-        self._bytes -= freed
-        return freed >= excess
+        return max(0, incoming - max(0, excess - freed))
 
 
 def _key(sha256: str, size: int | None = None) -> str:

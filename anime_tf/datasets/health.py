@@ -34,6 +34,10 @@ class Health:
     imbalance: float
     strays: tuple[str, ...]
 
+    @property
+    def is_imbalanced(self) -> bool:
+        return self.imbalance > MAX_IMBALANCE
+
     def to_dict(self) -> dict:
         """Returns the findings, JSON-ready."""
 

@@ -82,6 +82,28 @@ def list_files(folder: Path | str) -> list[Path]:
     return sorted(found)
 
 
+def find_class_names(root: Path | str) -> tuple[str, ...]:
+    """Returns the names of the characters' folders, sorted by code point.
+
+    Raises:
+        UserError: If the folder does not exist or holds no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(
+            f"the folder {root} does not exist; make it with one folder of pictures "
+            "per character, or draw a sample cast with: anime-tf data demo"
+        )
+    names = sorted(e.name for e in root.iterdir() if e.is_dir())
+    names = tuple(name for name in names if not _is_debris(name))
+    if not names:
+        raise UserError(
+            f"no character folders in {root}; put each character's pictures into "
+            f"{root}/NAME/, or draw a sample cast with: anime-tf data demo"
+        )
+    return names
+
+
 def scan_folder(
     root: Path | str,
     cache: PictureCache,
@@ -107,7 +129,7 @@ def scan_folder(
             holds no file at all.
     """
     root = Path(root)
-    class_names = _class_names(root)
+    class_names = find_class_names(root)
     labelled = [
         (path, name) for name in class_names for path in list_files(root / name)
     ]
@@ -153,24 +175,13 @@ def look_into(
             pixels = [(sha, px) for sha, _, px, _ in results if px is not None]
             if pixels:
                 cache.add_pixels(image_size, pixels)
+            if image_size is not None:
+                found_there = [
+                    sha for sha, fp, px, _ in results if px is None and not fp.problem
+                ]
+                cache.mark_used(image_size, found_there)
             found += [(sha, fingerprint) for sha, fingerprint, _, _ in results]
     return found
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise UserError(
-            f"the folder {root} does not exist; make it with one folder of pictures "
-            "per character, or draw a sample cast with: anime-tf data demo"
-        )
-    names = sorted(e.name for e in root.iterdir() if e.is_dir())
-    names = tuple(name for name in names if not _is_debris(name))
-    if not names:
-        raise UserError(
-            f"no character folders in {root}; put each character's pictures into "
-            f"{root}/NAME/, or draw a sample cast with: anime-tf data demo"
-        )
-    return names
 
 
 def _is_debris(name: str) -> bool:

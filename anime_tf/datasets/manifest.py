@@ -5,6 +5,8 @@ with all pictures of one drawing on one side, so that no test picture was ever s
 """
 
 import json
+import re
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -65,9 +67,12 @@ class Manifest:
         return counts
 
     def to_json(self) -> str:
-        return json.dumps(
+        text = json.dumps(
             {"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1
         )
+        # A file name that is no valid UTF-8 comes as lone surrogates: no encoding
+        # takes them as they are, JSON's escapes do.
+        return re.sub(r"[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
 
     @classmethod
     def load(cls, filepath: Path) -> "Manifest":
@@ -128,6 +133,12 @@ def build_manifest(
     items = _assign(items, np.array(fractions) / sum(fractions), seed)
     items += [replace(item, split="test", held_out=True) for item in tests]
     skipped = [(f.path, f.fingerprint.problem) for f in scan.files if not f.readable]
+    if test_scan is not None:
+        skipped += [
+            (str(test_scan.root / f.path), f.fingerprint.problem)
+            for f in test_scan.files
+            if not f.readable
+        ]
     return Manifest(
         data_dir=str(scan.root.resolve()),
         class_names=class_names,
@@ -135,6 +146,22 @@ def build_manifest(
         skipped=tuple(skipped),
         test_dir=str(test_scan.root.resolve()) if test_scan else None,
     )
+
+
+def labels_of(items: list[Item]) -> np.ndarray:
+    """Returns the labels as int64 `[n]`."""
+    return np.array([item.label for item in items], np.int64)
+
+
+def some_of_each(items: list[Item], count: int) -> list[Item]:
+    """Returns at most `count` items of each label, the first ones."""
+    taken: Counter[int] = Counter()
+    chosen = []
+    for item in items:
+        if taken[item.label] < count:
+            taken[item.label] += 1
+            chosen.append(item)
+    return chosen
 
 
 def _usable_class_names(scan: FolderScan) -> tuple[str, ...]:

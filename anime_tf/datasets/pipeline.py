@@ -1,6 +1,7 @@
 """The tf.data chains: indices in, batches of pictures out."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ import tensorflow as tf
 
 from anime_tf import images
 from anime_tf.datasets.cache import PictureCache
+from anime_tf.datasets.manifest import Item, Manifest, labels_of
+from anime_tf.errors import UserError
 
 
 class PictureStore:
@@ -49,9 +52,64 @@ class PictureStore:
         digest = self._digests[index]
         pixels = self._cache.pixels(digest, self.image_size)
         if pixels is None:
-            pixels = images.load_square(self._paths[index], self.image_size)
+            pixels = _decode(self._paths[index], digest, self.image_size)
             self._cache.add_pixels(self.image_size, [(digest, pixels)])
         return pixels
+
+
+class RunPictures:
+    """The pictures of a manifest, as labelled batches.
+
+    Args:
+        manifest: Names the pictures.
+        cache, image_size, memory_bytes: As for `PictureStore`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        cache: PictureCache,
+        image_size: int,
+        memory_bytes: int,
+    ):
+        self._manifest, self._cache = manifest, cache
+        self._image_size, self._memory_bytes = image_size, memory_bytes
+
+    def one_hot(self, items: list[Item]) -> np.ndarray:
+        """Returns the labels as float32 `[n, k]`."""
+        num_classes = len(self._manifest.class_names)
+        return np.eye(num_classes, dtype=np.float32)[labels_of(items)]
+
+    def training(
+        self,
+        items: list[Item],
+        batch_size: int,
+        seed: int,
+        first_epoch: int,
+        last_epoch: int,
+    ) -> tf.data.Dataset:
+        """Shuffled epochs of these items, see `training_batches`."""
+        return training_batches(
+            self._store(items),
+            self.one_hot(items),
+            batch_size,
+            seed,
+            first_epoch,
+            last_epoch,
+        )
+
+    def evaluation(self, items: list[Item], batch_size: int) -> tf.data.Dataset:
+        """These items once, in order, see `evaluation_batches`."""
+        return evaluation_batches(self._store(items), self.one_hot(items), batch_size)
+
+    def _store(self, items: list[Item]) -> PictureStore:
+        return PictureStore(
+            [self._manifest.path_of(item) for item in items],
+            [item.sha256 for item in items],
+            self._image_size,
+            self._cache,
+            self._memory_bytes,
+        )
 
 
 def training_batches(
@@ -102,6 +160,19 @@ def evaluation_batches(
         .map(_reader(store, labels), num_parallel_calls=1)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _decode(path: Path, digest: str, size: int) -> np.ndarray:
+    try:
+        content = images.read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise images.PictureError("its content has changed")
+        return images.letterbox(images.decode(content, at_least=size).image, size)
+    except images.PictureError as error:
+        raise UserError(
+            f"{path} was a picture of this run and is none now ({error}); put the "
+            "old file back, or start anew"
+        ) from error
 
 
 def _reader(store: PictureStore, labels: np.ndarray):

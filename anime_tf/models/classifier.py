@@ -85,10 +85,16 @@ def head_of(classifier: keras.Model) -> keras.Model:
 
 
 def unfreeze(classifier: keras.Model, batch_norm: bool) -> None:
-    """Makes all layers trainable, BatchNormalization only if `batch_norm`."""
+    """Makes all layers trainable, BatchNormalization only if `batch_norm`.
+
+    Where it trains, its statistics follow faster than Keras' default (0.99): small
+    collections give some hundred steps in all, too few for an average that slow.
+    """
     for layer in classifier.layers:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = batch_norm or not is_batch_norm
+        if is_batch_norm:
+            layer.momentum = min(layer.momentum, 0.9)
 
 
 def save_classifier(classifier: keras.Model, filepath: Path) -> None:
@@ -191,14 +197,12 @@ def _load_backbone_weights(body: keras.Model, backbone: str, filepath: Path) -> 
     try:
         with h5py.File(filepath) as file:
             is_keras_3 = "layer_names" not in file.attrs
-        if not is_keras_3:
-            body.load_weights(filepath)
-        else:
-            # Keras picks the reader by the file's name, not by its content.
-            with tempfile.TemporaryDirectory() as folder:
-                link = Path(folder) / "backbone.weights.h5"
-                link.symlink_to(filepath.resolve())
-                body.load_weights(link)
+        # Keras picks the reader by the file's name, not by its content.
+        name = "backbone.weights.h5" if is_keras_3 else "backbone.h5"
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / name
+            link.symlink_to(filepath.resolve())
+            body.load_weights(link)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

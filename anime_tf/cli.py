@@ -1,5 +1,6 @@
 """The commands: each parses, calls one library function, says where the result lies."""
 
+import io
 import json
 import os
 import re
@@ -99,11 +100,14 @@ def cli():
       anime-tf train               learn the characters
       anime-tf predict PICTURES    name them in new pictures
     """
-    quieten()
+    set_up_output()
 
 
-def quieten() -> None:
-    """Keeps the libraries' chatter out of the output; python -W brings it back."""
+def set_up_output() -> None:
+    """Keeps the libraries' chatter out of the output (python -W brings it back), and
+    shows names that the output's encoding lacks by escapes instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -207,7 +211,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
       anime-tf train --resume
     """
     started = time.monotonic()
-    quieten()
+    set_up_output()
     reporter = Reporter(Console())
     # The checks that need no TensorFlow come before its import, which takes seconds.
     if resume:

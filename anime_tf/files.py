@@ -31,9 +31,13 @@ def replacing(filepath: Path | str) -> Iterator[Path]:
 
 
 def write_text(filepath: Path | str, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically.
+
+    A file's name that is no Unicode (Linux allows it) becomes an escape, which JSON
+    reads back as it was.
+    """
     with replacing(filepath) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _umask() -> int:

@@ -136,7 +136,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise PictureError(f"an image of {image.width} x {image.height} pixels")
     # An image opened from a file is read only now, with all that can go wrong.
     try:
-        image.load()
         if image.mode.startswith("I") or image.mode == "F":
             return _from_16_bit(image)
         if image.has_transparency_data:
@@ -146,6 +145,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     except Exception as error:
         raise _damaged(error) from error
+
+
+def from_pil(image: Image.Image) -> Image.Image:
+    """Returns any PIL image as an upright RGB image; raises as `to_rgb`."""
+    return to_rgb(_upright(image))
 
 
 def from_array(array: np.ndarray) -> Image.Image:

@@ -330,12 +330,16 @@ def _load(source: Source, size: int) -> tuple[np.ndarray | None, str]:
         if isinstance(source, bytes):
             picture = images.decode(source, at_least=size).image
         elif isinstance(source, Image.Image):
-            picture = images.to_rgb(source)
+            picture = images.from_pil(source)
         else:
             picture = images.from_array(source)
         return images.letterbox(picture, size), ""
     except images.PictureError as error:
         return None, str(error)
+    # What is given in memory can be broken in ways of its own (a PIL image that is
+    # truncated and not loaded yet, an array without pixels).
+    except Exception as error:
+        return None, f"damaged: {error}"
 
 
 def _describe(source: Source, index: int) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,17 +102,19 @@ def train_classifier(
             f"{out} already holds a run: go on with it by --resume, replace it by "
             "--overwrite, or choose another folder by --out"
         )
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give another folder for the run by --out")
     started = time.monotonic() if started is None else started
-    cache = open_cache(config.cache_dir, config.cache_bytes)
-    manifest = _scan_and_split(config, cache, reporter)
-    run = _Run(config, manifest, cache, out, reporter, started)
-    # What can fail by a user's mistake comes before the first change on disk.
-    model = run.prepare()
-    remove_run(out)
-    # The config is written last: a folder with a config always has its manifest.
-    files.write_text(out / MANIFEST, manifest.to_json())
-    files.write_text(out / CONFIG, config.to_json())
-    return run.train(model)
+    with closing(open_cache(config.cache_dir, config.cache_bytes)) as cache:
+        manifest = _scan_and_split(config, cache, reporter)
+        run = _Run(config, manifest, cache, out, reporter, started)
+        # What can fail by a user's mistake comes before the first change on disk.
+        model = run.prepare()
+        remove_run(out)
+        # The config is written last: a folder with a config always has its manifest.
+        files.write_text(out / MANIFEST, manifest.to_json())
+        files.write_text(out / CONFIG, config.to_json())
+        return run.train(model)
 
 
 def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Recognizer:
@@ -134,9 +137,9 @@ def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Reco
             f"{len(gone)} pictures of this run are gone (the first: {gone[0]}); put "
             "them back, or start anew with another --out"
         )
-    cache = open_cache(config.cache_dir, config.cache_bytes)
-    run = _Run(config, manifest, cache, out, reporter, started)
-    return run.train(run.prepare())
+    with closing(open_cache(config.cache_dir, config.cache_bytes)) as cache:
+        run = _Run(config, manifest, cache, out, reporter, started)
+        return run.train(run.prepare())
 
 
 def has_test_pictures(out: Path | str) -> bool:
@@ -192,6 +195,14 @@ class _Run:
         return self._build()
 
     def train(self, model: AugmentedClassifier) -> Recognizer:
+        try:
+            return self._train(model)
+        except tf.errors.OpError:
+            if self._pictures.failure:
+                raise self._pictures.failure from None
+            raise
+
+    def _train(self, model: AugmentedClassifier) -> Recognizer:
         rows: list[dict] = []
         keeper = RunKeeper(
             self.out / CHECKPOINTS,

@@ -151,6 +151,10 @@ def test_exactly_full_is_not_too_full(open_cache):
     _add(cache, "a")
     _add(cache, "bc")
     assert _held(cache, "abc") == "abc"
+    cache.close()
+    cache = open_cache(4 * PICTURE_BYTES)
+    _add(cache, "d")
+    assert _held(cache, "abcd") == "abcd"
 
 
 def test_known_pictures_take_no_room(open_cache):
@@ -250,6 +254,23 @@ def test_many_caches_in_many_threads_wait_for_each_other(tmp_path, open_cache):
 
     assert _in_threads(work, 4) == []
     assert 0 < _stored_bytes(open_cache(limit)) <= limit
+
+
+def test_nobody_writes_between_the_counting_and_the_adding(open_cache, monkeypatch):
+    one, two = open_cache(PICTURE_BYTES), open_cache(PICTURE_BYTES)
+    other = threading.Thread(target=lambda: _add(two, "b"))
+    make_room = one._make_room
+
+    def make_room_and_let_the_other_try(incoming: int) -> int:
+        room = make_room(incoming)
+        other.start()
+        other.join(timeout=0.2)
+        return room
+
+    monkeypatch.setattr(one, "_make_room", make_room_and_let_the_other_try)
+    _add(one, "a")
+    other.join()
+    assert _held(one, "ab") == "a"
 
 
 def test_two_processes(tmp_path, open_cache):

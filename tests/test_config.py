@@ -26,7 +26,7 @@ def test_what_is_named_wins_over_the_preset():
 
 
 def test_unknown_preset():
-    with pytest.raises(UserError, match="--preset must be one of.*fast.*got turbo"):
+    with pytest.raises(UserError, match=r"--preset must be one of.*fast.*got turbo"):
         TrainConfig.from_preset("turbo")
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 
@@ -29,16 +30,20 @@ def test_replaces_in_one_step(tmp_path):
 def test_failure_leaves_the_old_and_nothing_else(tmp_path, error):
     path = tmp_path / "file.json"
     path.write_text("old")
-    with pytest.raises(error), files.replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise error
+
+    def write():
+        with files.replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise error
+
+    pytest.raises(error, write)
     assert path.read_text() == "old"
     assert _names(tmp_path) == ["file.json"]
 
 
 def test_failure_leaves_nothing_where_nothing_was(tmp_path):
-    with pytest.raises(OSError), files.replacing(tmp_path / "a.txt"):  # noqa: PT011
-        raise OSError
+    with pytest.raises(PermissionError), files.replacing(tmp_path / "a.txt"):
+        raise PermissionError
     assert _names(tmp_path) == []
 
 
@@ -58,6 +63,12 @@ def test_failing_rename_leaves_the_old(tmp_path, monkeypatch):
 def test_makes_the_folder(tmp_path):
     files.write_text(tmp_path / "a" / "b" / "初音.json", "未来")
     assert (tmp_path / "a/b/初音.json").read_text(encoding="utf-8") == "未来"
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    name = b"caf\xe9.png".decode("utf-8", errors="surrogateescape")
+    files.write_text(tmp_path / "a.json", json.dumps([name], ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [name]
 
 
 def test_others_may_read_as_the_umask_says(tmp_path):

@@ -229,6 +229,15 @@ def test_pixels_go_into_the_cache(root, cache):
     assert not cache.has_pixels(scan.files[4].sha256, 16)
 
 
+def test_the_size_of_the_file_is_noted_not_that_of_a_reduced_decoding(
+    tmp_path, draw, write, cache
+):
+    write(tmp_path / "in" / "Rem" / "1.jpg", draw(1, (640, 480)))
+    scan = scan_folder(tmp_path / "in", cache, image_size=16)
+    fingerprint = scan.files[0].fingerprint
+    assert (fingerprint.width, fingerprint.height) == (640, 480)
+
+
 def test_a_scan_without_size_keeps_no_pixels(root, cache):
     scan = scan_folder(root, cache)
     assert not any(cache.has_pixels(file.sha256, 16) for file in scan.files)

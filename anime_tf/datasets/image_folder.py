@@ -89,12 +89,17 @@ def find_class_names(root: Path | str) -> tuple[str, ...]:
         UserError: If the folder does not exist or holds no folder.
     """
     root = Path(root)
-    if not root.is_dir():
+    try:
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    except FileNotFoundError as error:
         raise UserError(
             f"the folder {root} does not exist; make it with one folder of pictures "
             "per character, or draw a sample cast with: anime-tf data demo"
-        )
-    names = sorted(e.name for e in root.iterdir() if e.is_dir())
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{root} cannot be read as a folder: {error.strerror or error}"
+        ) from error
     names = tuple(name for name in names if not _is_debris(name))
     if not names:
         raise UserError(

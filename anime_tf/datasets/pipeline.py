@@ -40,13 +40,23 @@ class PictureStore:
         capacity = memory_bytes // (3 * image_size**2)
         self._fetch = functools.lru_cache(maxsize=capacity)(self._load)
         self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.failure: UserError | None = None
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        """Returns uint8 `[n, size, size, 3]` for int `[n]`."""
-        return np.stack(list(self._pool.map(self._fetch, indices.tolist())))
+        """Returns uint8 `[n, size, size, 3]` for int `[n]`.
+
+        Raises:
+            UserError: If a picture is gone or changed. It is kept in `failure` too:
+                tf.data passes on that there was an error, but not the error itself.
+        """
+        try:
+            return np.stack(list(self._pool.map(self._fetch, indices.tolist())))
+        except UserError as error:
+            self.failure = error
+            raise
 
     def _load(self, index: int) -> np.ndarray:
         digest = self._digests[index]
@@ -74,6 +84,12 @@ class RunPictures:
     ):
         self._manifest, self._cache = manifest, cache
         self._image_size, self._memory_bytes = image_size, memory_bytes
+        self._stores: list[PictureStore] = []
+
+    @property
+    def failure(self) -> UserError | None:
+        """What was wrong with a picture, if reading one has failed."""
+        return next((store.failure for store in self._stores if store.failure), None)
 
     def one_hot(self, items: list[Item]) -> np.ndarray:
         """Returns the labels as float32 `[n, k]`."""
@@ -103,13 +119,15 @@ class RunPictures:
         return evaluation_batches(self._store(items), self.one_hot(items), batch_size)
 
     def _store(self, items: list[Item]) -> PictureStore:
-        return PictureStore(
+        store = PictureStore(
             [self._manifest.path_of(item) for item in items],
             [item.sha256 for item in items],
             self._image_size,
             self._cache,
             self._memory_bytes,
         )
+        self._stores.append(store)
+        return store
 
 
 def training_batches(

@@ -1,0 +1,92 @@
+"""What a user types, with the real network, in processes of their own."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from anime_tf import images
+from anime_tf.inference import find_pictures
+from anime_tf.models.classifier import build_classifier, feature_extractor
+from tests import tiny
+
+SHARED = Path(__file__).parents[2] / "shared"
+WEIGHTS = SHARED / "weights" / "efficientnetv2-b0_notop.h5"
+
+
+def _start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=tiny.ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def _finish(process):
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return output
+
+
+@pytest.mark.slow
+def test_from_folders_of_pictures_to_sorted_ones(tmp_path):
+    data = tiny.write_characters(tmp_path / "data")
+    tiny.draw_strangers(tmp_path / "strangers")
+    model, out = tmp_path / "model", tmp_path / "sorted"
+    settings = "--weights none --image-size 32 --epochs 1 --head-epochs 2".split()
+    folders = ["--data_dir", data, "--out", model, "--cache-dir", tmp_path / "cache"]
+    script = "scripts/classification_script.py"
+    output = _finish(_start(script, *folders, *settings))
+    assert f"Report: {model / 'report.html'}" in output
+    assert "Fine-tuning 1/1" in output
+
+    program = ["-m", "anime_tf"]
+    new = data / tiny.NAMES[2]
+    unknown = ["--unknown-dir", tmp_path / "strangers"]
+    style = ["--format", "csv"]
+    # At once: each spends most of its time on importing TensorFlow.
+    processes = [
+        _start(*program, "evaluate", "--model", model, *unknown),
+        # A terminal of another encoding must not fail on a name.
+        _start(
+            *program, "predict", new, "--model", model, *style, PYTHONIOENCODING="ascii"
+        ),
+        _start(*program, "sort", new, out, "--model", model),
+    ]
+    evaluated, predicted, _ = map(_finish, processes)
+    assert "AUROC" in evaluated
+    metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["unknown"]["num_unknown"] == 12
+    rows = list(csv.DictReader(io.StringIO(predicted)))
+    assert len(rows) == tiny.COUNT
+    assert "\\u521d\\u97f3" in rows[0]["path"]
+    assert len([path for path in out.rglob("*.png")]) == tiny.COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.skipif(
+    not WEIGHTS.is_file(), reason=f"real weights and pictures are not in {SHARED}"
+)
+def test_pretrained_features_know_a_character_from_photographs():
+    network = build_classifier("efficientnetv2b0", 10, 64, weights=str(WEIGHTS))
+    characters = sorted((SHARED / "data" / "animeface10").iterdir())
+    paths = find_pictures([characters[0]])[:3]
+    paths += find_pictures([SHARED / "data" / "photos"])[:6]
+    squares = np.stack([images.load_square(path, 64) for path in paths])
+    features = feature_extractor(network)(squares.astype(np.float32), training=False)
+    features = keras.ops.convert_to_numpy(keras.ops.normalize(features))
+    likeness = features @ features.T
+    among = likeness[:3, :3][np.triu_indices(3, 1)]
+    assert among.min() > likeness[:3, 3:].max()

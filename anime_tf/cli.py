@@ -201,7 +201,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     Every number left out comes from --preset:
 
     \b
-      fast      128 px,  4 epochs: a first answer in minutes
+      fast      128 px,  3 epochs: a first answer in minutes
       default   160 px, 12 epochs
       best      224 px, 40 epochs, mixup and CutMix: for a GPU or a night
 

@@ -15,7 +15,7 @@ BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 
 # What a preset decides; options given by name win over it.
 PRESETS: dict[str, dict] = {
-    "fast": {"image_size": 128, "epochs": 4},
+    "fast": {"image_size": 128, "epochs": 3},
     "default": {"image_size": 160, "epochs": 12},
     "best": {"image_size": 224, "epochs": 40, "cutmix": 0.5, "mixup": 0.2},
 }

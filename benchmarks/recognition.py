@@ -65,13 +65,14 @@ def cli():
 @click.option("--unknown", type=Path, help="Folder of pictures of nobody known.")
 @click.option("--preset", multiple=True, default=("fast", "default"))
 @click.option("--seeds", type=int, default=3)
+@click.option("--first-seed", type=int, default=0)
 @click.option("--name", required=True, help="Name of the result file.")
-def presets(data, weights, backbone, unknown, preset, seeds, name):
+def presets(data, weights, backbone, unknown, preset, seeds, first_seed, name):
     """Each preset with several seeds of split and training."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for chosen in preset:
-            for seed in range(seeds):
+            for seed in range(first_seed, first_seed + seeds):
                 options = ["--preset", chosen, "--seed", seed, "--weights", weights]
                 options += ["--backbone", backbone]
                 out = Path(folder) / f"{chosen}-{seed}"
@@ -82,7 +83,7 @@ def presets(data, weights, backbone, unknown, preset, seeds, name):
                 command = (
                     "python benchmarks/recognition.py presets --data animeface10 "
                     f"--weights {Path(weights).name} --backbone {backbone} "
-                    f"--seeds {seeds} --name {name}"
+                    f"--seeds {seeds} --first-seed {first_seed} --name {name}"
                     + "".join(f" --preset {p}" for p in preset)
                     + (f" --unknown {unknown.name}" if unknown else "")
                 )

@@ -36,7 +36,8 @@ def test_failure_leaves_the_old_and_nothing_else(tmp_path, error):
             temporary.write_text("half of the n")
             raise error
 
-    pytest.raises(error, write)
+    with pytest.raises(error):
+        write()
     assert path.read_text() == "old"
     assert _names(tmp_path) == ["file.json"]
 

@@ -193,25 +193,21 @@ def test_interrupted_between_its_stages(run, settings, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_runs_go_on_as_if_nothing_had_been(run, settings, tmp_path):
-    """Killed in the midst of fine-tuning, and before there was any checkpoint."""
-    late, early = tmp_path / "late", tmp_path / "early"
-    options = tiny.options(settings)
-    processes = [tiny.start("train", *options, "--out", f) for f in (late, early)]
-    _kill(processes[1], lambda: (early / run_files.CONFIG).exists())
-    _kill(processes[0], lambda: _last_checkpoint(late) >= 4)
-    assert _last_checkpoint(early) == 0
-    for folder in (late, early):
-        assert not Recognizer.exists(folder)
-    process = tiny.start("train", "--resume", "--out", late)
-    resume_classifier(early)
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
+    """Killed before there was any checkpoint, and again in the midst of fine-tuning."""
+    out = tmp_path / "run"
+    process = tiny.start("train", *tiny.options(settings), "--out", out)
+    _kill(process, lambda: (out / run_files.CONFIG).exists())
+    assert _last_checkpoint(out) == 0
+    process = tiny.start("train", "--resume", "--out", out)
     # The first checkpoint is behind the head, the second behind the plan.
-    done = re.search(r"Resuming after (\d) epochs", output)
+    _kill(process, lambda: _last_checkpoint(out) >= 4)
+    assert not Recognizer.exists(out)
+    text = io.StringIO()
+    resume_classifier(out, Reporter(Console(file=text)))
+    done = re.search(r"Resuming after (\d) epochs", text.getvalue())
     assert 2 <= int(done[1]) < settings.epochs
-    for folder in (late, early):
-        _check_equal(folder, run)
-        assert not (folder / run_files.CHECKPOINTS).exists()
+    _check_equal(out, run)
+    assert {path.name for path in out.iterdir()} == PARTS
 
 
 def _last_checkpoint(folder):

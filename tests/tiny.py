@@ -106,7 +106,7 @@ def config(data, cache, **changes):
         "image_size": IMAGE_SIZE,
         "batch_size": 16,
         "head_epochs": 8,
-        "epochs": 8,
+        "epochs": 10,
         "head_learning_rate": 0.02,
         "learning_rate": 0.01,
         **changes,

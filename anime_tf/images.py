@@ -120,10 +120,11 @@ def letterbox(image: Image.Image, size: int) -> np.ndarray:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    square = np.full((size, size, 3), BACKGROUND, dtype=np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = np.asarray(resized)
-    return square
+    if width == height:
+        return np.array(resized)
+    square = Image.new("RGB", (size, size), BACKGROUND)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return np.array(square)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

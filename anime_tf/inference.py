@@ -267,7 +267,7 @@ class Recognizer:
             ),
             "means in novelty.npz": (
                 self.novelty.means.shape,
-                (len(self.class_names), self.novelty.precision.shape[0]),
+                (len(self.class_names), self.novelty.whitening.shape[0]),
             ),
             "features": (
                 self.novelty.means.shape[1],

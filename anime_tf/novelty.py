@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 
@@ -28,15 +29,15 @@ class NoveltyDetector:
     """Scores how surely a picture shows somebody known: higher is surer.
 
     Attributes:
-        means: float32 `[k, d]`, mean feature of each character.
-        precision: float32 `[d, d]`, inverse of the shared covariance.
+        whitening: float32 `[d, d]`; features times this have unit covariance.
+        means: float32 `[k, d]`, mean whitened feature of each character.
         centers, scales: float32 `[2]`, mean and deviation of the two parts (energy,
             negative distance) on validation pictures.
         threshold: float32 `[]`; pictures that score below it are unknown.
     """
 
+    whitening: np.ndarray
     means: np.ndarray
-    precision: np.ndarray
     centers: np.ndarray
     scales: np.ndarray
     threshold: np.ndarray
@@ -62,18 +63,23 @@ class NoveltyDetector:
             [train_features[train_labels == label].mean(0) for label in range(count)]
         )
         residuals = train_features - means[train_labels]
-        covariance = LedoitWolf(assume_centered=True).fit(residuals)
+        covariance = LedoitWolf(store_precision=False, assume_centered=True)
+        variances, directions = np.linalg.eigh(covariance.fit(residuals).covariance_)
+        # With one picture of each there is no variance to divide by.
+        scales = np.where(variances > 0, variances, np.inf) ** -0.5
+        # Distances between whitened features are the Mahalanobis distances.
+        whitening = directions * scales
         unscaled = cls(
-            means=means.astype(np.float32),
-            precision=covariance.precision_.astype(np.float32),
+            whitening=whitening.astype(np.float32),
+            means=(means @ whitening).astype(np.float32),
             centers=np.zeros(2, np.float32),
             scales=np.ones(2, np.float32),
             threshold=np.float32(0),
         )
         parts = unscaled._parts(validation_features, validation_logits)
         scaled = cls(
+            whitening=unscaled.whitening,
             means=unscaled.means,
-            precision=unscaled.precision,
             centers=parts.mean(0),
             scales=np.maximum(parts.std(0), 1e-6),
             threshold=np.float32(0),
@@ -118,7 +124,7 @@ class NoveltyDetector:
             raise ValueError(f"means should be [k, d], found {self.means.shape}")
         size = self.means.shape[1]
         expected = {
-            "precision": (size, size),
+            "whitening": (size, size),
             "centers": (2,),
             "scales": (2,),
             "threshold": (),
@@ -130,11 +136,6 @@ class NoveltyDetector:
 
     def _parts(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         energy = logsumexp(logits, axis=1)
-        distance = np.min(
-            [self._squared_distance(features - mean) for mean in self.means], axis=0
-        )
-        # The root keeps the far tail of the distances from drowning the energy.
-        return np.stack([energy, -np.sqrt(distance)], axis=1).astype(np.float32)
-
-    def _squared_distance(self, differences: np.ndarray) -> np.ndarray:
-        return np.maximum((differences @ self.precision * differences).sum(1), 0.0)
+        # Not squared: the far tail of the distances would drown the energy.
+        distance = cdist(features @ self.whitening, self.means).min(1)
+        return np.stack([energy, -distance], axis=1).astype(np.float32)

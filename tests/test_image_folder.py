@@ -9,6 +9,7 @@ import pytest
 
 from anime_tf import images
 from anime_tf.datasets import image_folder
+from anime_tf.datasets.cache import PictureCache
 from anime_tf.datasets.image_folder import list_files, look_into, scan_folder
 from anime_tf.errors import UserError
 
@@ -289,6 +290,14 @@ def test_order_holds_across_chunks(tmp_path, draw, write, cache, monkeypatch):
         assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert fingerprint.width == (number + 1 if number % 3 else 0)
         assert cache.fingerprint(sha256) == fingerprint
+
+
+def test_processes_find_what_threads_find(root, open_cache, tmp_path, monkeypatch):
+    expected = scan_folder(root, open_cache(), image_size=16)
+    monkeypatch.setattr(image_folder, "_MANY", 1)
+    cache = PictureCache(tmp_path / "another cache", 10**9)
+    assert scan_folder(root, cache, image_size=16) == expected
+    assert all(cache.has_pixels(file.sha256, 16) for file in expected.readable)
 
 
 def test_nothing_to_look_into(cache):

@@ -269,7 +269,7 @@ def test_the_novelty_of_another_network(copy):
         parts = dict(content)
     np.savez(
         copy / run_files.NOVELTY,
-        **{**parts, "means": np.zeros((3, 9)), "precision": np.eye(9)},
+        **{**parts, "means": np.zeros((3, 9)), "whitening": np.eye(9)},
     )
     with pytest.raises(UserError, match="features should be 9, found 16"):
         Recognizer.load(copy)

@@ -61,14 +61,14 @@ def test_nearest_character_counts(detector):
 
 def test_scores_by_hand():
     detector = NoveltyDetector(
+        whitening=np.diag([1.0, 2.0]).astype(np.float32),
         means=np.array([[0, 0], [10, 0]], np.float32),
-        precision=np.diag([1.0, 4.0]).astype(np.float32),
         centers=np.array([1, -2], np.float32),
         scales=np.array([0.5, 2], np.float32),
         threshold=np.float32(0),
     )
     # Energy ln(e^0 + e^0) = .6931: (.6931 - 1) / .5 = -.6137. Distance to (10, 0):
-    # sqrt(3^2 * 1 + 2^2 * 4) = 5; (-5 + 2) / 2 = -1.5.
+    # sqrt((3 * 1)^2 + (2 * 2)^2) = 5; (-5 + 2) / 2 = -1.5.
     score = detector.scores(np.array([[7.0, 2.0]]), np.zeros((1, 2)))
     np.testing.assert_allclose(score, [-2.1137], atol=1e-4)
 
@@ -135,7 +135,7 @@ def test_pickles_are_refused(detector, tmp_path):
     "changes",
     [
         {"means": np.zeros(3, np.float32)},
-        {"precision": np.zeros((2, 2), np.float32)},
+        {"whitening": np.zeros((2, 2), np.float32)},
         {"centers": np.zeros(3, np.float32)},
         {"threshold": np.zeros(1, np.float32)},
         {"surplus": np.zeros(1, np.float32)},
@@ -152,5 +152,5 @@ def test_parts_that_do_not_fit_are_refused(detector, tmp_path, changes):
 def test_missing_parts_are_refused(detector, tmp_path):
     path = tmp_path / "novelty.npz"
     np.savez(path, means=detector.means)
-    with pytest.raises(UserError, match="precision"):
+    with pytest.raises(UserError, match="whitening"):
         NoveltyDetector.load(path)

@@ -66,7 +66,7 @@ def _check_equal(one, other):
     texts = [(f / run_files.RECOGNIZER).read_text() for f in (one, other)]
     assert texts[0] == texts[1]
     detectors = [NoveltyDetector.load(f / run_files.NOVELTY) for f in (one, other)]
-    assert np.array_equal(detectors[0].precision, detectors[1].precision)
+    assert np.array_equal(detectors[0].whitening, detectors[1].whitening)
 
 
 def test_learns_to_tell_characters_apart(copy):

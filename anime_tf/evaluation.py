@@ -13,7 +13,7 @@ from anime_tf.datasets.image_folder import list_files
 from anime_tf.datasets.manifest import Item, Manifest
 from anime_tf.errors import UserError
 from anime_tf.inference import Recognizer
-from anime_tf.metrics import (
+from anime_tf.metrics.recognition import (
     classification_metrics,
     expected_calibration_error,
     rejection_metrics,

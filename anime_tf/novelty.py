@@ -18,7 +18,7 @@ from sklearn.covariance import LedoitWolf
 
 from anime_tf import files
 from anime_tf.errors import UserError
-from anime_tf.metrics import accept_threshold
+from anime_tf.metrics.recognition import accept_threshold
 
 # Share of known pictures that the threshold lets through.
 ACCEPT_RATE = 0.95

@@ -57,7 +57,7 @@ def write_classifier_report(
     Args:
         filepath: Where to write; replaced in one step, or left as it was.
         title: Heading of the report.
-        metrics: What `metrics.classification_metrics` returns, and `class_names`,
+        metrics: What `classification_metrics` returns, and `class_names`,
             `num_pictures` (of the test split), `temperature`, `ece` (after the
             temperature), `ece_uncalibrated` and `unknown`: a dictionary of
             `threshold`, `known_accepted`, `num_unknown` and, None if there were no

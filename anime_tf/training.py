@@ -39,7 +39,7 @@ from anime_tf.datasets.manifest import (
 )
 from anime_tf.errors import UserError
 from anime_tf.inference import Recognizer
-from anime_tf.metrics import fit_temperature
+from anime_tf.metrics.recognition import fit_temperature
 from anime_tf.models.augmented import AugmentedClassifier, build_augmentation
 from anime_tf.models.classifier import (
     build_classifier,

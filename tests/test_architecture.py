@@ -10,10 +10,14 @@ import pytest
 import anime_tf
 
 ROOT = Path(__file__).parents[1]
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
-    for path in sorted((ROOT / "anime_tf").rglob("*.py"))
-}
+
+
+def _module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path): path for path in sorted((ROOT / "anime_tf").rglob("*.py"))}
 
 
 def _tree(module):
@@ -78,10 +82,14 @@ def test_models_know_no_data(module):
     assert _of_the_package(module) <= allowed | set(_below("models"))
 
 
-@pytest.mark.parametrize("name", ["metrics", "charts", "errors", "files", "images"])
-def test_those_who_know_nobody(name):
+@pytest.mark.parametrize(
+    "module",
+    [*_below("metrics"), *sorted(_named("charts", "errors", "files", "images"))],
+)
+def test_those_who_know_nobody(module):
     allowed = {"anime_tf"} | _named("errors", "files")
-    assert _of_the_package(f"anime_tf.{name}") <= allowed
+    assert _of_the_package(module) <= allowed
+    assert not {"tensorflow", "keras"} & _libraries(module)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from anime_tf import charts as charts_module
-from anime_tf import metrics as metrics_module
 from anime_tf import reports
+from anime_tf.metrics.recognition import classification_metrics
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = [SCRIPT, "Asuka & \"Rei\" 'x'", "初音未来"]
@@ -247,9 +247,7 @@ def test_matrix_of_another_size_is_refused(tmp_path):
 def _metrics(labels=(0, 0, 0, 1, 1, 2), names=NAMES):
     """The six pictures of test_metrics.py, answered 0 0 1 1 1 1."""
     probabilities = np.eye(3)[[0, 0, 1, 1, 1, 1]]
-    result = metrics_module.classification_metrics(
-        np.array(labels), probabilities, names
-    )
+    result = classification_metrics(np.array(labels), probabilities, names)
     return result | {
         "ece": 0.04,
         "ece_uncalibrated": 0.11,

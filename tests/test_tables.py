@@ -4,11 +4,11 @@ import re
 import numpy as np
 from rich.console import Console
 
-from anime_tf import metrics as metrics_module
 from anime_tf import tables
 from anime_tf.datasets.duplicates import DuplicateGroup
 from anime_tf.datasets.health import Health
 from anime_tf.datasets.image_folder import Fingerprint, ScannedFile
+from anime_tf.metrics.recognition import classification_metrics
 
 NAMES = ("[red]Asuka[/red]", "Rei\x1b[2J", "初音未来")
 
@@ -69,7 +69,7 @@ def test_health_tables_name_every_finding():
 
 def _metrics(labels):
     answers = np.eye(3)[[0, 0, 1, 1, 1, 1]]
-    return metrics_module.classification_metrics(np.array(labels), answers, NAMES)
+    return classification_metrics(np.array(labels), answers, NAMES)
 
 
 def _print(table):

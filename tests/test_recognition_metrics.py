@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from anime_tf import metrics
+from anime_tf.metrics import recognition as metrics
 
 NAMES = ["Asuka", "Rei", "初音未来"]
 

@@ -12,7 +12,7 @@ _HOMES = {
     "Recognizer": "anime_tf.inference",
     "TrainConfig": "anime_tf.config",
     "UserError": "anime_tf.errors",
-    "train_classifier": "anime_tf.training",
+    "train_classifier": "anime_tf.training.classifier",
 }
 
 

@@ -221,8 +221,8 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
 
         config = TrainConfig.from_preset(**given)
         find_class_names(config.data_dir)
-    from anime_tf import training
     from anime_tf.evaluation import evaluate_run
+    from anime_tf.training import classifier as training
 
     try:
         if resume:

@@ -8,8 +8,9 @@ import click
 import pytest
 from PIL import Image
 
-from anime_tf import __version__, run_files, training
+from anime_tf import __version__, run_files
 from anime_tf.cli import Bytes, Duration, cli
+from anime_tf.training import classifier as training
 from tests import tiny
 
 

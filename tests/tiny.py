@@ -18,7 +18,7 @@ from anime_tf import cli
 from anime_tf.config import TrainConfig
 from anime_tf.inference import Recognizer
 from anime_tf.models import classifier
-from anime_tf.training import train_classifier
+from anime_tf.training.classifier import train_classifier
 
 ROOT = Path(__file__).parents[1]
 IMAGE_SIZE = 32

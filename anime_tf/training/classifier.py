@@ -1,7 +1,7 @@
-"""Training: the only place that wires data, models, losses and callbacks together.
+"""Trains the classifier: wires its data, model, loss and callbacks together.
 
-A run of the classifier has two stages. The head is trained first, on backbone features
-that are computed once; then all of the network is fine-tuned on augmented pictures.
+A run has two stages. The head is trained first, on backbone features that are computed
+once; then all of the network is fine-tuned on augmented pictures.
 """
 
 import json
@@ -61,6 +61,7 @@ from anime_tf.run_files import (
     MANIFEST,
     remove_run,
 )
+from anime_tf.training.devices import set_up_devices
 
 # Pictures per character that the feature statistics are taken from.
 _STATISTICS_PICTURES = 200
@@ -145,15 +146,6 @@ def resume_classifier(out: Path | str, reporter: Reporter | None = None) -> Reco
 def has_test_pictures(out: Path | str) -> bool:
     """Whether a run held pictures out to test on."""
     return bool(Manifest.load(Path(out) / MANIFEST).split("test"))
-
-
-def set_up_devices(reporter: Reporter) -> None:
-    """Uses a GPU when there is one: memory growth, and mixed precision only there."""
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    keras.config.set_dtype_policy("mixed_float16" if gpus else "float32")
-    reporter.say(f"Training on {len(gpus)} GPU" if gpus else "Training on the CPU")
 
 
 def _scan_and_split(

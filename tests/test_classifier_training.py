@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from anime_tf import run_files, training
+from anime_tf import run_files
 from anime_tf.datasets.manifest import Manifest
 from anime_tf.errors import UserError
 from anime_tf.evaluation import evaluate_run
@@ -16,7 +16,8 @@ from anime_tf.inference import Recognizer
 from anime_tf.models.classifier import load_classifier
 from anime_tf.novelty import NoveltyDetector
 from anime_tf.progress import Reporter
-from anime_tf.training import resume_classifier, train_classifier
+from anime_tf.training import classifier as training
+from anime_tf.training.classifier import resume_classifier, train_classifier
 from tests import tiny
 
 PARTS = {

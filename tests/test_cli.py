@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from anime_tf import __version__, run_files
-from anime_tf.cli import Bytes, Duration, cli
+from anime_tf.cli import cli
+from anime_tf.cli.options import Bytes, Duration
 from anime_tf.training import classifier as training
 from tests import tiny
 

@@ -1,153 +1,32 @@
-"""The commands: each parses, calls one library function, says where the result lies."""
+"""The commands around one classifier: train, evaluate, predict, sort."""
 
-import io
-import json
-import os
-import re
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from anime_tf import __version__
-from anime_tf.config import (
-    BACKBONES,
-    DEFAULT_DATA_DIR,
-    DEFAULT_OUT,
-    PRESETS,
-    TrainConfig,
+from anime_tf.cli.options import (
+    SETTINGS,
+    Bytes,
+    Command,
+    Duration,
+    cache_options,
+    data_dir_option,
+    model_option,
+    set_up_output,
+    with_options,
 )
+from anime_tf.config import BACKBONES, DEFAULT_OUT, PRESETS, TrainConfig
 from anime_tf.errors import UserError
 from anime_tf.listing import STYLES, render
 from anime_tf.progress import Reporter
 from anime_tf.run_files import CONFIG, METRICS, REPORT, check_complete
 
-_SETTINGS = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": lambda token: token.replace("_", "-"),
-    "max_content_width": 92,
-    "show_default": True,
-}
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
-
-class Bytes(click.ParamType):
-    """A number of bytes such as `512M` or `8G`."""
-
-    name = "size"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
-        if not match:
-            self.fail(f"{value!r} is no size; write for example 512M or 8G", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
-
-
-class Duration(click.ParamType):
-    """A time such as `90s`, `10m` or `1.5h`, in seconds."""
-
-    name = "time"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, (int, float)):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
-        if not match:
-            self.fail(f"{value!r} is no time; write for example 90s or 10m", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
-
-
-class _Command(click.Command):
-    """Turns the errors that are meant for people into one line and exit code 2."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            complaint = click.ClickException(str(error))
-            complaint.exit_code = 2
-            raise complaint from error
-
-
-class _Group(click.Group):
-    command_class = _Command
-
-
-_Group.group_class = _Group
-
-
-def main() -> None:
-    """Runs the program; the entry point of `anime-tf`."""
-    cli(prog_name="anime-tf")
-
-
-@click.group(cls=_Group, context_settings=_SETTINGS)
-@click.version_option(__version__, prog_name="anime-tf")
-def cli():
-    """Recognise your own anime characters.
-
-    Sort pictures into folders, data/all_characters/NAME/, then:
-
-    \b
-      anime-tf data check          what is in the folders, what is wrong with it
-      anime-tf train               learn the characters
-      anime-tf predict PICTURES    name them in new pictures
-    """
-    set_up_output()
-
-
-def set_up_output() -> None:
-    """Keeps the libraries' chatter out of the output (python -W brings it back), and
-    shows names that the output's encoding lacks by escapes instead of failing."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-
-
-_model_option = click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_OUT,
-    help="Folder of the trained model.",
-)
-_data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(),
-    default=DEFAULT_DATA_DIR,
-    help="Folder with one folder of pictures per character.",
-)
-_cache_options = [
-    click.option("--cache-dir", help="Folder of the picture cache [default: yours]."),
-    click.option(
-        "--cache-size",
-        "cache_bytes",
-        type=Bytes(),
-        help="Most disk for decoded pictures [default: 8G]; beyond it the pictures "
-        "used longest ago make room, and what does not fit is decoded in every epoch.",
-    ),
-]
-
-
-def _with(options: list):
-    def decorate(function):
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-@cli.command(context_settings=_SETTINGS)
-@_data_dir_option
+@click.command(cls=Command, context_settings=SETTINGS)
+@data_dir_option
 @click.option("--test-dir", type=click.Path(), help="Test pictures of your choice.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Run's folder."
@@ -193,7 +72,7 @@ def _with(options: list):
     help="Most RAM for decoded pictures [default: 1G]; the others are read from the "
     "cache on disk.",
 )
-@_with(_cache_options)
+@with_options(cache_options)
 @click.pass_context
 def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     """Learns the characters in --data-dir and leaves a tested model in --out.
@@ -245,8 +124,8 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     reporter.say(f"Next:   anime-tf predict --model {out} PICTURES")
 
 
-@cli.command(context_settings=_SETTINGS)
-@_model_option
+@click.command(cls=Command, context_settings=SETTINGS)
+@model_option
 @click.option("--data-dir", type=click.Path(), help="Where the pictures are now.")
 @click.option(
     "--unknown-dir",
@@ -273,9 +152,9 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
     reporter.say(f"Figures: {model / METRICS}\nReport:  {model / REPORT}")
 
 
-@cli.command(context_settings=_SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.argument("paths", nargs=-1, required=True)
-@_model_option
+@model_option
 @click.option(
     "--format",
     "style",
@@ -318,10 +197,10 @@ def predict(paths, model, style, top_k, batch_size, explain):
         reporter.say(f"Explanations: {explain}")
 
 
-@cli.command(context_settings=_SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@_model_option
+@model_option
 @click.option("--move", "way", flag_value="move", help="Move the pictures.")
 @click.option("--link", "way", flag_value="link", help="Link them (symbolically).")
 @click.option(
@@ -359,64 +238,6 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
             outcome = step.reason or f"-> {step.target}"
             reporter.say(f"{step.source}  {outcome}")
     _say_sorted(reporter, steps, way, dry_run, out)
-
-
-@cli.group(context_settings=_SETTINGS)
-def data():
-    """Looks after the folders of pictures."""
-
-
-@data.command(context_settings=_SETTINGS)
-@_data_dir_option
-@click.option(
-    "--format", "style", type=click.Choice(["table", "json"]), default="table"
-)
-@_with(_cache_options)
-def check(data_dir: str, style: str, cache_dir: str | None, cache_bytes: int | None):
-    """Reports what is in the folders: counts, damage, duplicates, imbalance.
-
-    Changes nothing.
-
-    \b
-    Example:
-      anime-tf data check --data-dir data/all_characters
-    """
-    from anime_tf.datasets.cache import open_cache
-    from anime_tf.datasets.health import examine
-    from anime_tf.datasets.image_folder import scan_folder
-    from anime_tf.tables import health_tables
-
-    reporter = Reporter(Console(stderr=style == "json"))
-    with reporter.bar(f"Reading {data_dir}") as bar:
-        cache = open_cache(cache_dir, cache_bytes)
-        scan = scan_folder(data_dir, cache, None, bar.set_total, bar.advance)
-    health = examine(scan)
-    if style == "json":
-        click.echo(json.dumps(health.to_dict(), ensure_ascii=False, indent=1))
-    else:
-        for finding in health_tables(health):
-            reporter.say(finding)
-
-
-@data.command(context_settings=_SETTINGS)
-@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR)
-@click.option("--characters", type=click.IntRange(2, 500), default=6)
-@click.option("--count", type=click.IntRange(1), default=40, help="Pictures of each.")
-@click.option("--image-size", type=click.IntRange(32, 1024), default=160)
-@click.option("--seed", type=int, default=0)
-def demo(out: Path, characters: int, count: int, image_size: int, seed: int):
-    """Draws a small cast of invented characters to try things on.
-
-    \b
-    Example:
-      anime-tf data demo --out data/all_characters --characters 6 --count 40
-    """
-    from anime_tf.datasets.synthetic import write_cast
-
-    reporter = Reporter(Console())
-    with reporter.bar("Drawing", characters * count) as bar:
-        write_cast(out, characters, count, image_size, seed, bar.advance)
-    reporter.say(f"{characters} characters with {count} pictures each: {out}")
 
 
 def _check_resume(ctx: click.Context) -> None:

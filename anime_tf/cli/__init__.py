@@ -1,0 +1,37 @@
+"""The commands: each parses, calls one library function, says where the result lies.
+
+`main` is the entry point of the program, `cli` the group of all its commands.
+"""
+
+import click
+
+from anime_tf import __version__
+from anime_tf.cli import data, recognise
+from anime_tf.cli.options import SETTINGS, Group, set_up_output
+
+
+def main() -> None:
+    """Runs the program; the entry point of `anime-tf`."""
+    cli(prog_name="anime-tf")
+
+
+@click.group(cls=Group, context_settings=SETTINGS)
+@click.version_option(__version__, prog_name="anime-tf")
+def cli():
+    """Recognise your own anime characters.
+
+    Sort pictures into folders, data/all_characters/NAME/, then:
+
+    \b
+      anime-tf data check          what is in the folders, what is wrong with it
+      anime-tf train               learn the characters
+      anime-tf predict PICTURES    name them in new pictures
+    """
+    set_up_output()
+
+
+cli.add_command(data.data)
+cli.add_command(recognise.train)
+cli.add_command(recognise.evaluate)
+cli.add_command(recognise.predict)
+cli.add_command(recognise.sort)

@@ -1,0 +1,75 @@
+"""The commands about the folders of pictures: check, demo."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from anime_tf.cli.options import (
+    SETTINGS,
+    Group,
+    cache_options,
+    data_dir_option,
+    with_options,
+)
+from anime_tf.config import DEFAULT_DATA_DIR
+from anime_tf.progress import Reporter
+
+
+@click.group(cls=Group, context_settings=SETTINGS)
+def data():
+    """Looks after the folders of pictures."""
+
+
+@data.command(context_settings=SETTINGS)
+@data_dir_option
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table"
+)
+@with_options(cache_options)
+def check(data_dir: str, style: str, cache_dir: str | None, cache_bytes: int | None):
+    """Reports what is in the folders: counts, damage, duplicates, imbalance.
+
+    Changes nothing.
+
+    \b
+    Example:
+      anime-tf data check --data-dir data/all_characters
+    """
+    from anime_tf.datasets.cache import open_cache
+    from anime_tf.datasets.health import examine
+    from anime_tf.datasets.image_folder import scan_folder
+    from anime_tf.tables import health_tables
+
+    reporter = Reporter(Console(stderr=style == "json"))
+    with reporter.bar(f"Reading {data_dir}") as bar:
+        cache = open_cache(cache_dir, cache_bytes)
+        scan = scan_folder(data_dir, cache, None, bar.set_total, bar.advance)
+    health = examine(scan)
+    if style == "json":
+        click.echo(json.dumps(health.to_dict(), ensure_ascii=False, indent=1))
+    else:
+        for finding in health_tables(health):
+            reporter.say(finding)
+
+
+@data.command(context_settings=SETTINGS)
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR)
+@click.option("--characters", type=click.IntRange(2, 500), default=6)
+@click.option("--count", type=click.IntRange(1), default=40, help="Pictures of each.")
+@click.option("--image-size", type=click.IntRange(32, 1024), default=160)
+@click.option("--seed", type=int, default=0)
+def demo(out: Path, characters: int, count: int, image_size: int, seed: int):
+    """Draws a small cast of invented characters to try things on.
+
+    \b
+    Example:
+      anime-tf data demo --out data/all_characters --characters 6 --count 40
+    """
+    from anime_tf.datasets.synthetic import write_cast
+
+    reporter = Reporter(Console())
+    with reporter.bar("Drawing", characters * count) as bar:
+        write_cast(out, characters, count, image_size, seed, bar.advance)
+    reporter.say(f"{characters} characters with {count} pictures each: {out}")

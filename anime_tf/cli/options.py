@@ -1,0 +1,114 @@
+"""What the commands share: settings, parameter types, options, errors, output."""
+
+import io
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT
+from anime_tf.errors import UserError
+
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 92,
+    "show_default": True,
+}
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Bytes(click.ParamType):
+    """A number of bytes such as `512M` or `8G`."""
+
+    name = "size"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
+        if not match:
+            self.fail(f"{value!r} is no size; write for example 512M or 8G", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
+
+
+class Duration(click.ParamType):
+    """A time such as `90s`, `10m` or `1.5h`, in seconds."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (int, float)):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
+        if not match:
+            self.fail(f"{value!r} is no time; write for example 90s or 10m", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+class Command(click.Command):
+    """Turns the errors that are meant for people into one line and exit code 2."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            complaint = click.ClickException(str(error))
+            complaint.exit_code = 2
+            raise complaint from error
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+Group.group_class = Group
+
+
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_OUT,
+    help="Folder of the trained model.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(),
+    default=DEFAULT_DATA_DIR,
+    help="Folder with one folder of pictures per character.",
+)
+cache_options = [
+    click.option("--cache-dir", help="Folder of the picture cache [default: yours]."),
+    click.option(
+        "--cache-size",
+        "cache_bytes",
+        type=Bytes(),
+        help="Most disk for decoded pictures [default: 8G]; beyond it the pictures "
+        "used longest ago make room, and what does not fit is decoded in every epoch.",
+    ),
+]
+
+
+def with_options(options: list):
+    """A decorator that gives a command a list of options, in their order."""
+
+    def decorate(function):
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def set_up_output() -> None:
+    """Keeps the libraries' chatter out of the output (python -W brings it back), and
+    shows names that the output's encoding lacks by escapes instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

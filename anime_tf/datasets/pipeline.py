@@ -40,6 +40,7 @@ class PictureStore:
         capacity = memory_bytes // (3 * image_size**2)
         self._fetch = functools.lru_cache(maxsize=capacity)(self._load)
         self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._decoded: list[tuple[str, np.ndarray]] = []
         self.failure: UserError | None = None
 
     def __len__(self) -> int:
@@ -53,7 +54,12 @@ class PictureStore:
                 tf.data passes on that there was an error, but not the error itself.
         """
         try:
-            return np.stack(list(self._pool.map(self._fetch, indices.tolist())))
+            pixels = list(self._pool.map(self._fetch, indices.tolist()))
+            # All at once: a transaction for each picture costs more than decoding it.
+            if self._decoded:
+                self._cache.add_pixels(self.image_size, self._decoded)
+                self._decoded = []
+            return np.stack(pixels)
         except UserError as error:
             self.failure = error
             raise
@@ -63,7 +69,7 @@ class PictureStore:
         pixels = self._cache.pixels(digest, self.image_size)
         if pixels is None:
             pixels = _decode(self._paths[index], digest, self.image_size)
-            self._cache.add_pixels(self.image_size, [(digest, pixels)])
+            self._decoded.append((digest, pixels))
         return pixels
 
 

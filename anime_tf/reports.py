@@ -4,20 +4,17 @@ Folder names and file names are a user's, or a stranger's: in HTML they are esca
 the template, and in the terminal they never pass through Rich's markup.
 """
 
-import base64
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image
 from scipy import stats
 
 from anime_tf.charts import learning_curves, score_histogram
-from anime_tf.files import replacing
+from anime_tf.pages import data_uri, finite, write_page
 
 MAX_MISTAKES = 24
 THUMBNAIL_SIZE = 128
@@ -75,15 +72,16 @@ def write_classifier_report(
     threshold = metrics["unknown"]["threshold"]
     shown = sorted(mistakes, key=lambda mistake: -mistake.confidence)[:MAX_MISTAKES]
     matrix = np.array(metrics["confusion_matrix"])
-    page = _environment().get_template("classifier_report.html.j2")
-    html = page.render(
+    write_page(
+        filepath,
+        "classifier_report.html.j2",
         title=title,
         metrics=metrics,
         interval=_accuracy_interval(metrics),
         characters=_hardest_first(metrics),
         curves=learning_curves(history),
         history=history,
-        seconds=sum(_number(epoch.get("seconds"), 0.0) for epoch in history),
+        seconds=sum(finite(epoch.get("seconds"), 0.0) for epoch in history),
         confusion=_confusion_rows(metrics),
         dense=len(metrics["class_names"]) >= DENSE_FROM,
         counts=_count_bars(class_counts),
@@ -91,33 +89,6 @@ def write_classifier_report(
         num_mistakes=int(matrix.sum() - matrix.trace()),
         score_chart=score_histogram(unknown_scores, threshold),
     )
-    # A file name that is no Unicode (Linux allows it) must not lose the report.
-    with replacing(filepath) as temporary:
-        temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # select_autoescape would pass over the suffix .j2
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, decimals=_decimals)
-    return environment
-
-
-def _number(value: float | None, default: float = math.nan) -> float:
-    return default if value is None or not math.isfinite(value) else float(value)
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if math.isnan(_number(value)) else f"{value:.{digits}%}"
-
-
-def _decimals(value: float | None, digits: int = 3) -> str:
-    return "-" if math.isnan(_number(value)) else f"{value:.{digits}g}"
 
 
 def _accuracy_interval(metrics: dict) -> tuple[float, float]:
@@ -189,4 +160,4 @@ def _data_uri(image: Image.Image | np.ndarray) -> str:
     buffer = io.BytesIO()
     # Through an array: what the file carries beside its pixels stays out.
     Image.fromarray(np.asarray(thumbnail)).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "image/jpeg")

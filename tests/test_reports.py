@@ -1,3 +1,4 @@
+import base64
 import io
 import re
 from html.parser import HTMLParser
@@ -200,7 +201,7 @@ def test_thumbnails_are_small_and_carry_nothing_beside_their_pixels():
     image = Image.new("RGBA", (900, 300), "red")
     image.info["comment"] = b"secret place"
     uri = reports._data_uri(image)
-    content = reports.base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+    content = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
     assert b"secret" not in content
     with Image.open(io.BytesIO(content)) as thumbnail:
         assert thumbnail.size == (128, 43)

@@ -79,7 +79,7 @@ def test_datasets_know_pictures_only(module):
 
 @pytest.mark.parametrize("module", _below("models"))
 def test_models_know_no_data(module):
-    allowed = {"anime_tf"} | _named("errors", "files", "models")
+    allowed = {"anime_tf"} | _named("errors", "files", "layers", "losses", "models")
     assert _of_the_package(module) <= allowed | set(_below("models"))
 
 
@@ -91,6 +91,11 @@ def test_those_who_know_nobody(module):
     allowed = {"anime_tf"} | _named("errors", "files")
     assert _of_the_package(module) <= allowed
     assert not {"tensorflow", "keras"} & _libraries(module)
+
+
+@pytest.mark.parametrize("module", sorted(_named("layers", "losses")))
+def test_layers_and_losses_know_nobody(module):
+    assert _of_the_package(module) <= {"anime_tf"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -4,16 +4,14 @@ EfficientNet (Tan and Le, 2019), EfficientNetV2 (Tan and Le, 2021). The graph is
 so that any inner layer can be reached, for class activation maps among others.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
 from anime_tf import files
 from anime_tf.errors import UserError
+from anime_tf.models import weights as published
 
 BACKBONES = {
     "efficientnetb0": keras.applications.EfficientNetB0,
@@ -23,6 +21,7 @@ _PUBLISHED_FILES = {
     "efficientnetb0": "efficientnetb0_notop.h5",
     "efficientnetv2b0": "efficientnetv2-b0_notop.h5",
 }
+_OPTION = "--weights"
 _IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 # Names of the graph's layers that the rest of the package relies on.
 POOL, LOGITS = "pool", "logits"
@@ -167,49 +166,13 @@ def _build_backbone(backbone: str, image_size: int, weights: str) -> keras.Model
 
     if weights == "none":
         return build(None)
-    if weights != "imagenet":
-        body = build(None)
-        _load_backbone_weights(body, backbone, Path(weights))
-        return body
-    try:
-        return build("imagenet")
-    # Keras raises a bare Exception when a download fails.
-    except Exception as error:
-        raise UserError(_download_advice(backbone, error)) from error
-
-
-def _download_advice(backbone: str, error: Exception) -> str:
-    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-    place = Path(home) / "models" / _PUBLISHED_FILES[backbone]
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        f"the ImageNet weights of {backbone} could not be downloaded ({reason}). "
-        f"Keras looks for them in {place}: put the file there, or name a file with "
-        "--weights PATH, or train from random weights with --weights none (needs far "
-        "more pictures and time)"
-    )
-
-
-def _load_backbone_weights(body: keras.Model, backbone: str, filepath: Path) -> None:
-    """Loads a file in either of Keras' two layouts, strictly."""
-    if not filepath.is_file():
-        raise UserError(f"the weights file {filepath} does not exist (--weights)")
-    try:
-        with h5py.File(filepath) as file:
-            is_keras_3 = "layer_names" not in file.attrs
-        # Keras picks the reader by the file's name, not by its content.
-        name = "backbone.weights.h5" if is_keras_3 else "backbone.h5"
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / name
-            link.symlink_to(filepath.resolve())
-            body.load_weights(link)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{filepath} does not hold the weights of {backbone} without its top: "
-            f"{reason}"
-        ) from error
+    if weights == "imagenet":
+        file = _PUBLISHED_FILES[backbone]
+        return published.download(lambda: build("imagenet"), backbone, file, _OPTION)
+    body = build(None)
+    published.load(body, Path(weights), f"{backbone} without its top", _OPTION)
     _mend_normalization(body)
+    return body
 
 
 def _mend_normalization(body: keras.Model) -> None:

@@ -1,0 +1,150 @@
+"""Layers of the generator."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Row by row, which of the three taps of a 3 x 3 kernel fall on the first and on the
+# second small pixel under the even (0) and the odd (1) pixels of the enlarged map.
+_TAPS = np.array(
+    [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]],
+    np.float32,
+)
+
+
+@keras.saving.register_keras_serializable(package="anime_tf")
+class UpsampleConv2D(keras.layers.Layer):
+    """Doubles the size by nearest neighbour, then convolves 3 x 3, without bias.
+
+    Gives what `UpSampling2D` and `Conv2D(filters, 3, padding="same")` give, so no
+    checkerboard (Odena et al., 2016), for less than half of the work: under each
+    output pixel the nine taps fall on only four different pixels of the small map, so
+    four 2 x 2 convolutions of the small map, one for each corner of the doubled pixel,
+    say it all.
+
+    Args:
+        filters: Number of output channels.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(3, 3, input_shape[-1], self.filters),
+            initializer="he_normal",
+        )
+
+    def call(self, inputs):
+        height, width, channels = inputs.shape[1:]
+        corners = ops.einsum("apk,bql,klio->pqiabo", _TAPS, _TAPS, self.kernel)
+        corners = ops.reshape(corners, (2, 2, channels, 4 * self.filters))
+        padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        maps = ops.conv(padded, corners)
+        maps = ops.reshape(maps, (-1, height + 1, width + 1, 4, self.filters))
+
+        def corner(row, column):
+            rows, columns = slice(row, row + height), slice(column, column + width)
+            return maps[:, rows, columns, 2 * row + column]
+
+        rows = [ops.stack([corner(row, 0), corner(row, 1)], axis=3) for row in (0, 1)]
+        return ops.reshape(
+            ops.stack(rows, axis=2), (-1, 2 * height, 2 * width, self.filters)
+        )
+
+    def compute_output_shape(self, input_shape):
+        size, height, width, _ = input_shape
+        return (size, 2 * height, 2 * width, self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="anime_tf")
+class DifferentiableAugmentation(keras.layers.Layer):
+    """Shows pictures a little changed, each in its own way, with gradients.
+
+    Colour, translation and cutout (DiffAugment, Zhao et al., 2020), and a mirror. Shown
+    to the judges only, reals and fakes alike, it keeps them from learning a few dozen
+    pictures by heart, and the generator from what only one exact placement would hide.
+
+    Args:
+        colour: Whether to change brightness, saturation and contrast, mildly.
+        translation: Longest shift, as a share of the side; the border is mirrored in.
+        cutout: Side of the grey square laid over a picture, as a share of the side.
+        seed: Seed of the choices.
+    """
+
+    def __init__(
+        self,
+        colour: bool = True,
+        translation: float = 0.125,
+        cutout: float = 0.375,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.colour, self.translation, self.cutout = colour, translation, cutout
+        self.seed = seed
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, images):
+        x = images
+        if self.colour:
+            x = self._recolour(x)
+        x = self._mirror(x)
+        if self.translation:
+            x = self._shift(x)
+        if self.cutout:
+            x = self._cut_out(x)
+        return x
+
+    def _uniform(self, x, shape, low, high):
+        shape = (ops.shape(x)[0], *shape)
+        return keras.random.uniform(shape, low, high, seed=self.random)
+
+    def _recolour(self, x):
+        x = x + self._uniform(x, (1, 1, 1), -32.0, 32.0)
+        grey = ops.mean(x, axis=-1, keepdims=True)
+        x = (x - grey) * self._uniform(x, (1, 1, 1), 0.6, 1.4) + grey
+        mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
+        return (x - mean) * self._uniform(x, (1, 1, 1), 0.75, 1.25) + mean
+
+    def _mirror(self, x):
+        flip = self._uniform(x, (1, 1, 1), 0.0, 1.0) < 0.5
+        return ops.where(flip, ops.flip(x, axis=2), x)
+
+    def _shift(self, x):
+        for axis in (1, 2):
+            size = x.shape[axis]
+            reach = round(self.translation * size)
+            offset = self._uniform(x, (1,), -reach - 0.5, reach + 0.5)
+            offset = ops.cast(ops.round(offset), "int32")
+            places = ops.abs(ops.arange(size)[None] + offset)
+            places = size - 1 - ops.abs(size - 1 - places)
+            shape = (-1, size, 1, 1) if axis == 1 else (-1, 1, size, 1)
+            x = ops.take_along_axis(x, ops.reshape(places, shape), axis=axis)
+        return x
+
+    def _cut_out(self, x):
+        inside = None
+        for axis in (1, 2):
+            size = x.shape[axis]
+            center = self._uniform(x, (1,), 0.0, size)
+            near = ops.abs(ops.arange(size, dtype="float32")[None] + 0.5 - center)
+            near = near < self.cutout * size / 2
+            shape = (-1, size, 1, 1) if axis == 1 else (-1, 1, size, 1)
+            near = ops.reshape(near, shape)
+            inside = near if inside is None else ops.logical_and(inside, near)
+        return ops.where(inside, 127.5, x)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "colour": self.colour,
+            "translation": self.translation,
+            "cutout": self.cutout,
+            "seed": self.seed,
+        }

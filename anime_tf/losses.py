@@ -1,0 +1,115 @@
+"""Losses of drawing: small pure functions of tensors.
+
+The perceptual losses compare descriptors of generated pictures with those of real ones,
+never picture with picture. (A distance between a generated picture and an independent
+real one is least for the mean of all real ones, whatever the noise: a blur. It is here
+as `paired_loss`, for reference.) A descriptor is float `[n, p, c]`: n pictures, p
+places that are compared each by itself, c features.
+"""
+
+import tensorflow as tf
+
+# Of the drift's kernels, where 1 is the mean distance of two real pictures.
+KERNEL_WIDTHS = (0.02, 0.05, 0.2)
+_FAR = 1e6
+_TINY = 1e-8  # a root has no gradient at 0
+
+
+def hinge_discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor):
+    """Hinge loss of the discriminator (Lim and Ye, 2017); logits of any shape."""
+    real = tf.reduce_mean(tf.nn.relu(1.0 - real_logits))
+    return real + tf.reduce_mean(tf.nn.relu(1.0 + fake_logits))
+
+
+def hinge_generator_loss(fake_logits: tf.Tensor) -> tf.Tensor:
+    """What the generator minimises against `hinge_discriminator_loss`."""
+    return -tf.reduce_mean(fake_logits)
+
+
+def paired_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """Mean squared distance of each fake to one real picture drawn at random.
+
+    Args:
+        fake: float `[n, p, c]`.
+        real: float `[n, p, c]`.
+    """
+    return tf.reduce_mean(tf.reduce_sum(tf.square(fake - real), axis=-1))
+
+
+def nearest_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """Two-sided Chamfer distance: to each picture the nearest one on the other side.
+
+    Each real picture pulls its nearest fake (as in IMLE, Li and Malik, 2018), so none
+    is left out; each fake is pulled to its nearest real picture, so none is nobody.
+
+    Args:
+        fake: float `[n, p, c]`.
+        real: float `[m, p, c]`.
+    """
+    distances = tf.square(_distances(_by_place(fake), _by_place(real)))
+    to_fake = tf.reduce_mean(tf.reduce_min(distances, axis=1))
+    return 0.5 * (to_fake + tf.reduce_mean(tf.reduce_min(distances, axis=2)))
+
+
+def statistics_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """Squared distance of mean, and of deviation, of each feature at each place.
+
+    Args:
+        fake: float `[n, p, c]`.
+        real: float `[m, p, c]`.
+    """
+    mean = tf.reduce_mean(fake, 0) - tf.reduce_mean(real, 0)
+    deviation = _deviation(fake) - _deviation(real)
+    return tf.reduce_mean(tf.reduce_sum(mean**2 + deviation**2, axis=-1))
+
+
+def drift_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """Squared length of the drift that carries the fakes to the real distribution.
+
+    Each fake is attracted by real pictures and repelled by other fakes, both weighted
+    by a kernel; where fakes and reals are spread alike the two cancel. The gradient
+    moves each fake along its drift (Deng et al., "Generative Modeling via Drifting",
+    2026), the mean over kernels of several widths. The two weights are normalised each
+    by itself: normalised together, as in that paper, the drift vanishes as long as the
+    fakes, early in training, are closer to each other than to any real picture.
+
+    Args:
+        fake: float `[n, p, c]`, n >= 2.
+        real: float `[m, p, c]`.
+    """
+    fake, real = _by_place(fake), _by_place(real)
+    here = tf.stop_gradient(fake)
+    to_real = _distances(here, real)
+    # None is repelled by itself.
+    to_fake = _distances(here, here) + _FAR * tf.eye(tf.shape(here)[1])
+    drifts = [
+        tf.matmul(tf.nn.softmax(-to_real / width), real)
+        - tf.matmul(tf.nn.softmax(-to_fake / width), here)
+        for width in KERNEL_WIDTHS
+    ]
+    there = here + tf.add_n(drifts) / len(drifts)
+    return tf.reduce_mean(tf.reduce_sum(tf.square(fake - there), axis=-1))
+
+
+PERCEPTUAL_LOSSES = {
+    "paired": paired_loss,
+    "nearest": nearest_loss,
+    "drift": drift_loss,
+    "statistics": statistics_loss,
+}
+
+
+def _deviation(descriptors: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(tf.math.reduce_variance(descriptors, 0) + _TINY)
+
+
+def _by_place(descriptors: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(descriptors, (1, 0, 2))
+
+
+def _distances(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns `[p, n, m]` for `[p, n, c]` and `[p, m, c]`."""
+    squares = tf.reduce_sum(first**2, -1)[:, :, None]
+    squares += tf.reduce_sum(second**2, -1)[:, None, :]
+    squares -= 2.0 * tf.matmul(first, second, transpose_b=True)
+    return tf.sqrt(tf.maximum(squares, _TINY))

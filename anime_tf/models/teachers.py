@@ -1,0 +1,153 @@
+"""The frozen teachers of the generator, as functions from pictures to losses.
+
+They are plain objects and no layers: nothing of them is trained, or kept in the
+checkpoints of what they teach.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from anime_tf.losses import PERCEPTUAL_LOSSES
+
+# Pictures are compared place by place on a grid of so many places to each side.
+_PLACES = 4
+_TINY = 1e-4
+
+
+class PerceptualTeacher:
+    """Says how far features of generated pictures are from those of real ones.
+
+    A layer's map is cut into a grid of 4 x 4 places. The mean over a place says what
+    there is, the deviation over it how it is textured. Both are compared place by
+    place, and with all places in a row, which says how the whole is composed. For
+    `paired` every pixel of a map is a place, and its value is all there is. Every
+    descriptor is measured in units of its own mean distance between two real pictures,
+    so that all weigh the same.
+
+    Args:
+        features: Pictures `[n, s, s, 3]` to a list of maps, see `build_features`.
+        loss: A key of `PERCEPTUAL_LOSSES`.
+    """
+
+    def __init__(self, features: keras.Model, loss: str = "drift"):
+        if loss not in PERCEPTUAL_LOSSES:
+            expected = list(PERCEPTUAL_LOSSES)
+            raise ValueError(f"loss must be one of {expected}, got {loss!r}")
+        self.features = features
+        self._size = features.input_shape[1]
+        self._loss = PERCEPTUAL_LOSSES[loss]
+        self._whole_maps = loss == "paired"
+        self._units: list[float] = []
+
+    def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the maps of pictures `[n, h, w, 3]`, h = w a multiple of s.
+
+        Larger pictures are averaged down to what the features take.
+        """
+        images = tf.cast(images, tf.float32)
+        factor = images.shape[1] // self._size
+        if factor > 1:
+            images = tf.nn.avg_pool2d(images, factor, factor, "VALID")
+        return keras.tree.flatten(self.features(images, training=False))
+
+    def describe(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the descriptors of pictures, each float32 `[n, p, c]`, unscaled."""
+        described = []
+        for features in self.maps(images):
+            shape = tf.shape(features)
+            if self._whole_maps:
+                places = shape[1] * shape[2]
+                size = (shape[0], places, features.shape[-1])
+                described.append(tf.reshape(features, size))
+            else:
+                described += _means_and_deviations(features)
+        return described
+
+    def measure(self, batches: Iterable[tf.Tensor]) -> list[np.ndarray]:
+        """Describes all real pictures, and takes the units of every descriptor.
+
+        Args:
+            batches: Pictures `[n, h, w, 3]`, in batches, at least two in all.
+
+        Returns:
+            The descriptors, each float16 `[n, p, c]`, in their units.
+        """
+        describe = tf.function(self.describe, reduce_retracing=True)
+        parts = [[part.numpy() for part in describe(batch)] for batch in batches]
+        wholes = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        self._units = [_mean_distance(whole) for whole in wholes]
+        return [
+            (whole / unit).astype(np.float16)
+            for whole, unit in zip(wholes, self._units, strict=True)
+        ]
+
+    def __call__(self, fakes: tf.Tensor, references: list[tf.Tensor]) -> tf.Tensor:
+        """The loss of fakes `[n, h, w, 3]` against measured descriptors of reals."""
+        losses = []
+        for fake, real, unit in zip(
+            self.describe(fakes), references, self._units, strict=True
+        ):
+            losses.append(self._loss(fake / unit, real))
+            if not self._whole_maps:
+                whole = _as_one_place(fake / unit), _as_one_place(real)
+                losses.append(self._loss(*whole))
+        return tf.add_n(losses) / len(losses)
+
+
+class ClassificationTeacher:
+    """Says how surely the frozen classifier takes generated pictures for the character.
+
+    Args:
+        classifier: Pictures `[n, s, s, 3]` in [0, 255] to logits `[n, k]`.
+        views: Most pictures of a batch that it looks at, the first ones. The classifier
+            is by far the largest of the networks: it would cost more than all others.
+    """
+
+    def __init__(self, classifier: keras.Model, views: int = 4):
+        self.classifier = classifier
+        self._size, self._views = classifier.input_shape[1], views
+
+    def logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of pictures of any size, which are resized."""
+        images = tf.image.resize(tf.cast(images, tf.float32), (self._size, self._size))
+        return self.classifier(images, training=False)
+
+    def __call__(self, views: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Mean cross entropy; labels from k on are nobody's, and say nothing."""
+        logits = self.logits(views[: self._views])
+        labels = tf.cast(labels[: self._views], tf.int32)
+        num_classes = logits.shape[-1]
+        somebody = tf.cast(labels < num_classes, tf.float32)
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            tf.minimum(labels, num_classes - 1), logits
+        )
+        return tf.reduce_mean(entropy * somebody)
+
+
+def _means_and_deviations(features: tf.Tensor) -> list[tf.Tensor]:
+    """Cuts maps `[n, h, w, c]` into places; returns two tensors `[n, 16, c]`."""
+    height, width, channels = features.shape[1:]
+    size = (height // _PLACES, width // _PLACES)
+    mean = tf.nn.avg_pool2d(features, size, size, "VALID")
+    square = tf.nn.avg_pool2d(tf.square(features), size, size, "VALID")
+    # A root has no gradient at 0.
+    variance = tf.maximum(square - tf.square(mean), 0.0)
+    deviation = tf.sqrt(variance + _TINY * tf.reduce_mean(tf.stop_gradient(square)))
+    shape = (-1, _PLACES**2, channels)
+    return [tf.reshape(mean, shape), tf.reshape(deviation, shape)]
+
+
+def _as_one_place(descriptors: tf.Tensor) -> tf.Tensor:
+    """Turns `[n, p, c]` into `[n, 1, p * c]` whose distances are the mean ones."""
+    places, channels = descriptors.shape[1:]
+    return tf.reshape(descriptors, (-1, 1, places * channels)) / places**0.5
+
+
+def _mean_distance(descriptors: np.ndarray) -> float:
+    """Mean distance of two pictures at a place, over neighbours in a fixed shuffle."""
+    order = np.random.default_rng(0).permutation(len(descriptors))
+    steps = np.diff(descriptors[order].astype(np.float32), axis=0)
+    return float(np.linalg.norm(steps, axis=-1).mean())

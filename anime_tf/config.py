@@ -11,6 +11,8 @@ from anime_tf.errors import UserError
 
 DEFAULT_DATA_DIR = "data/all_characters"
 DEFAULT_OUT = "saved_models/classifier"
+DEFAULT_DRAW_OUT = "saved_models/generator"
+DEFAULT_BASE = "saved_models/generator_base"
 BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 
 # What a preset decides; options given by name win over it.
@@ -21,8 +23,52 @@ PRESETS: dict[str, dict] = {
 }
 
 
+IMAGE_SIZES = (32, 64, 96, 128, 224)
+PERCEPTUAL = ("paired", "nearest", "drift", "statistics")
+DISCRIMINATORS = ("pixel", "projected")
+UPSAMPLING = ("nearest", "transposed")
+
+
+class _Config:
+    """What all configs can do: check their values, JSON in and out."""
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be {expected}, "
+                f"got {getattr(self, name)}"
+            )
+
+    def _check_choice(self, name: str, choices: tuple) -> None:
+        *most, last = map(str, choices)
+        expected = f"{', '.join(most)} or {last}"
+        self._check(name, getattr(self, name) in choices, expected)
+
+    def _check_shared(self) -> None:
+        self._check("seed", 0 <= self.seed < 2**31, "0 to 2147483647")
+        for name in ("cache_bytes", "memory_bytes"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        within = self.time_budget is None or self.time_budget > 0
+        self._check("time_budget", within, "above 0 seconds")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+
+    @classmethod
+    def load(cls, filepath: Path):
+        """Reads a config; raises `UserError` when it is absent or not valid."""
+        try:
+            content = json.loads(filepath.read_text(encoding="utf-8"))
+            unknown = set(content) - {field.name for field in fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown entries {sorted(unknown)}")
+            return cls(**content)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{filepath} is no usable config: {error}") from error
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Config):
     """One training run of the classifier.
 
     Attributes:
@@ -78,15 +124,15 @@ class TrainConfig:
     memory_bytes: int = 1024**3
 
     def __post_init__(self):
-        names = " or ".join(BACKBONES)
-        self._check("backbone", self.backbone in BACKBONES, names)
-        self._check("seed", 0 <= self.seed < 2**31, "0 to 2147483647")
+        self._check_shared()
+        self._check_choice("backbone", BACKBONES)
+        self._check_choice("class_weights", ("auto", "on", "off"))
         self._check("image_size", 32 <= self.image_size <= 600, "32 to 600")
         for name in ("batch_size", "head_epochs", "epochs", "patience"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("head_learning_rate", "learning_rate"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "mixup", "cutmix", "cache_bytes", "memory_bytes"):
+        for name in ("weight_decay", "mixup", "cutmix"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("label_smoothing", "dropout"):
             self._check(name, 0 <= getattr(self, name) < 1, "0 to below 1")
@@ -95,17 +141,6 @@ class TrainConfig:
         held_out = self.validation_fraction + self.test_fraction
         expected = "below 1 together with --test-fraction"
         self._check("validation_fraction", held_out < 1, expected)
-        choices = ("auto", "on", "off")
-        self._check("class_weights", self.class_weights in choices, "auto, on or off")
-        within = self.time_budget is None or self.time_budget > 0
-        self._check("time_budget", within, "above 0 seconds")
-
-    def _check(self, name: str, valid: bool, expected: str) -> None:
-        if not valid:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be {expected}, "
-                f"got {getattr(self, name)}"
-            )
 
     @classmethod
     def from_preset(cls, preset: str = "default", **given) -> "TrainConfig":
@@ -121,17 +156,81 @@ class TrainConfig:
         named = {name: value for name, value in given.items() if value is not None}
         return cls(**{"preset": preset, **PRESETS[preset], **named})
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
 
-    @classmethod
-    def load(cls, filepath: Path) -> "TrainConfig":
-        """Reads a config; raises `UserError` when it is absent or not valid."""
-        try:
-            content = json.loads(filepath.read_text(encoding="utf-8"))
-            unknown = set(content) - {field.name for field in fields(cls)}
-            if unknown:
-                raise ValueError(f"unknown entries {sorted(unknown)}")
-            return cls(**content)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{filepath} is no usable config: {error}") from error
+@dataclass(frozen=True)
+class DrawConfig(_Config):
+    """One training run of the generator.
+
+    Attributes:
+        target_class: The character: its name, its number in the classifier's order,
+            or `all`.
+        num_epochs: Passes over the character's pictures.
+        classifier: Folder of the trained classifier, the guide. Its run also says
+            which pictures there are, and which of them are held out.
+        data_dir: Where these pictures are now, or None for where they were.
+        vgg_weights: `imagenet`, `none`, or a path.
+        image_size: Side of the drawings in pixels, one of `IMAGE_SIZES`.
+        batch_size: Pictures per step.
+        adversarial_weight, classification_weight, perceptual_weight: Of the three
+            terms of the generator's loss.
+        perceptual: One of `PERCEPTUAL`.
+        discriminator: One of `DISCRIMINATORS`.
+        upsampling: One of `UPSAMPLING`; `transposed` shows what it spoils.
+        learning_rate: Of both networks' Adam.
+        channels: Channels of the generator's last block.
+        references: Most real pictures that a step compares the drawings with.
+        pretrain: Whether to start from a generator of all characters, which is
+            trained first where there is none.
+        pretrained: Folder of that generator.
+        pretrain_epochs: Its passes over all characters' pictures.
+        extra_images: Folder of pictures of anybody that it learns from too, or None.
+        preview_steps: Steps from one examination to the next, about.
+        seed: Seed of the weights, the noise, the order and the augmentation.
+        time_budget: Seconds the whole run may take, or None.
+        cache_dir, cache_bytes, memory_bytes: As for `TrainConfig`.
+    """
+
+    target_class: str = "0"
+    num_epochs: int = 3000
+    classifier: str = DEFAULT_OUT
+    data_dir: str | None = None
+    vgg_weights: str = "imagenet"
+    image_size: int = 64
+    batch_size: int = 16
+    adversarial_weight: float = 0.1
+    classification_weight: float = 0.2
+    perceptual_weight: float = 10.0
+    perceptual: str = "drift"
+    discriminator: str = "pixel"
+    upsampling: str = "nearest"
+    learning_rate: float = 5e-4
+    channels: int = 32
+    references: int = 64
+    pretrain: bool = False
+    pretrained: str = DEFAULT_BASE
+    pretrain_epochs: int = 60
+    extra_images: str | None = None
+    preview_steps: int = 150
+    seed: int = 0
+    time_budget: float | None = None
+    cache_dir: str | None = None
+    cache_bytes: int = 8 * 1024**3
+    memory_bytes: int = 1024**3
+
+    def __post_init__(self):
+        self._check_shared()
+        self._check_choice("image_size", IMAGE_SIZES)
+        self._check_choice("perceptual", PERCEPTUAL)
+        self._check_choice("discriminator", DISCRIMINATORS)
+        self._check_choice("upsampling", UPSAMPLING)
+        for name in ("num_epochs", "pretrain_epochs", "channels", "preview_steps"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("batch_size", "references"):
+            self._check(name, getattr(self, name) >= 2, "at least 2")
+        terms = ("adversarial_weight", "classification_weight", "perceptual_weight")
+        for name in terms:
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        taught = self.adversarial_weight + self.perceptual_weight > 0
+        expected = "above 0, or --perceptual-weight must be"
+        self._check("adversarial_weight", taught, expected)
+        self._check("learning_rate", self.learning_rate > 0, "above 0")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from anime_tf import files, images
 from anime_tf.datasets.image_folder import list_files
@@ -143,6 +143,21 @@ class Recognizer:
         """
         logits, features = self._forward(squares)
         return logits.numpy(), features.numpy()
+
+    def log_probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """Returns the calibrated log probabilities of characters, float32 `[n, k]`.
+
+        Args:
+            pictures: uint8 `[n, h, w, 3]`, of any size.
+        """
+        logits = []
+        for start in range(0, len(pictures), _BATCH):
+            squares = [
+                images.letterbox(Image.fromarray(picture), self.image_size)
+                for picture in pictures[start : start + _BATCH]
+            ]
+            logits.append(self.forward(np.stack(squares))[0])
+        return log_softmax(np.concatenate(logits) / self.temperature, axis=1)
 
     def predict(
         self,

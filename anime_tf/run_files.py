@@ -16,8 +16,36 @@ RECOGNIZER = "recognizer.json"  # names and calibration; its presence means comp
 METRICS = "metrics.json"
 REPORT = "report.html"
 
-_FILES = (RECOGNIZER, CONFIG, MANIFEST, HISTORY, CLASSIFIER, LAST, NOVELTY)
-_RESULTS = (METRICS, REPORT)
+GENERATOR = "generator.keras"  # the best weights, averaged
+DISCRIMINATOR = "discriminator.keras"  # its opponent at the same time
+SAMPLER = "sampler.json"  # names and record of a generator
+LOG = "log.csv"  # every term of every epoch
+PREVIEWS = "previews"  # the same noise, drawn every few epochs
+BEST = "best"  # state that drew best, among the checkpoints
+PAIRS_SHEET = "real_and_generated.png"
+NEAREST_SHEET = "nearest.png"
+EVOLUTION = "evolution.gif"
+
+# In the order in which they are removed: first what marks a run as complete, last what
+# marks a folder as a run.
+_FILES = (
+    RECOGNIZER,
+    SAMPLER,
+    METRICS,
+    REPORT,
+    PAIRS_SHEET,
+    NEAREST_SHEET,
+    EVOLUTION,
+    LOG,
+    HISTORY,
+    CLASSIFIER,
+    LAST,
+    NOVELTY,
+    GENERATOR,
+    DISCRIMINATOR,
+    MANIFEST,
+    CONFIG,
+)
 
 
 def check_complete(folder: Path) -> None:
@@ -35,7 +63,10 @@ def check_complete(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Removes a run's files and nothing else, the mark of completeness first."""
-    for name in (*_FILES, *_RESULTS):
+    """Removes a run's files and nothing else; a folder that is no run is left alone."""
+    if not (folder / CONFIG).is_file():
+        return
+    for name in (CHECKPOINTS, PREVIEWS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -73,7 +73,7 @@ def test_nothing_imports_the_commands(module):
 def test_datasets_know_pictures_only(module):
     allowed = {"anime_tf"} | _named("images", "errors", "files", "config", "datasets")
     assert _of_the_package(module) <= allowed | set(_below("datasets"))
-    if module != "anime_tf.datasets.pipeline":
+    if module not in _named("datasets.pipeline", "datasets.character_batches"):
         assert not {"tensorflow", "keras"} & _libraries(module)
 
 
@@ -101,7 +101,8 @@ def test_layers_and_losses_know_nobody(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_only_training_wires_data_to_models(module):
     known = _of_the_package(module)
-    if "anime_tf.datasets.pipeline" in known and known & set(_below("models")):
+    chains = _named("datasets.pipeline", "datasets.character_batches")
+    if chains & known and known & set(_below("models")):
         assert module in _below("training")
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from anime_tf.models.networks import (
+    IDENTITY,
     LATENT_DIM,
     build_discriminator,
     build_generator,
@@ -86,12 +87,8 @@ def test_the_discriminator_reads_the_label():
     assert before.shape == (4, 1)
     # Labels start without a say, and get one by training.
     np.testing.assert_array_equal(before, discriminator([images, one], training=False))
-    embedding = next(
-        layer
-        for layer in discriminator.layers
-        if isinstance(layer, keras.layers.Embedding)
-    )
-    embedding.set_weights([np.eye(3, embedding.output_dim)])
+    table = discriminator.get_layer(IDENTITY)
+    table.set_weights([np.eye(3, table.units)])
     after = discriminator([images, one], training=False)
     assert np.abs(after - before).min() > 1e-4
 

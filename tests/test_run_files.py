@@ -11,14 +11,23 @@ def test_remove_run_takes_a_run_and_nothing_else(tmp_path):
         for name, value in vars(run_files).items()
         if name.isupper() and not name.startswith("_") and "." in value
     ]
-    assert len(names) == 9
-    for name in (*names, "notes.txt", "checkpoints/ckpt-1.index", "pictures/1.png"):
+    assert len(names) == 16
+    others = ("notes.txt", "checkpoints/ckpt-1.index", "previews/1.png", "mine/1.png")
+    for name in (*names, *others):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     remove_run(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "pictures"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "notes.txt"]
     remove_run(tmp_path)
     remove_run(tmp_path / "absent")
+
+
+def test_remove_run_leaves_what_is_no_run(tmp_path):
+    for name in ("previews/mine.png", "nearest.png", "metrics.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    remove_run(tmp_path)
+    assert len(list(tmp_path.rglob("*.*"))) == 3
 
 
 def test_check_complete(tmp_path):

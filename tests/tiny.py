@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from anime_tf import cli
-from anime_tf.config import TrainConfig
+from anime_tf.config import DrawConfig, TrainConfig
 from anime_tf.inference import Recognizer
-from anime_tf.models import classifier
+from anime_tf.models import classifier, features
 from anime_tf.training.classifier import train_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +112,39 @@ def config(data, cache, **changes):
         **changes,
     }
     return TrainConfig(**values)
+
+
+def tiny_features(image_size, layers=("one", "two"), weights="imagenet"):
+    """Stands for `models.features.build_features`."""
+    if weights != "none":
+        return features.build_features(image_size, weights=weights)
+    images = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    maps = []
+    for number, _ in enumerate(layers):
+        x = keras.layers.Conv2D(8 * 2**number, 3, 2, "same", activation="relu")(x)
+        maps.append(x)
+    network = keras.Model(images, maps)
+    network.trainable = False
+    return network
+
+
+def draw_config(classifier, **changes):
+    """A run of drawing of seconds, with this run as its guide."""
+    values = {
+        "target_class": NAMES[2],
+        "num_epochs": 4,
+        "classifier": str(classifier),
+        "vgg_weights": "none",
+        "image_size": 32,
+        "batch_size": 4,
+        "channels": 4,
+        "references": 8,
+        "preview_steps": 10,
+        "cache_dir": str(classifier.parent / "cache"),
+        **changes,
+    }
+    return DrawConfig(**values)
 
 
 def options(settings):

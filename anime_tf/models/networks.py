@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from anime_tf.layers import UpsampleConv2D
 
@@ -46,9 +46,7 @@ def build_generator(
     labels = keras.Input((), dtype="int32", name="labels")
     # As large as the noise: Keras' default would leave all characters much the same.
     spread = keras.initializers.RandomNormal(stddev=1.0)
-    identity = layers.Embedding(
-        num_classes, _EMBEDDING_DIM, embeddings_initializer=spread, name=IDENTITY
-    )(labels)
+    identity = _embed(labels, num_classes, _EMBEDDING_DIM, spread, IDENTITY)
     style = layers.Concatenate()([noise, identity])
     widths = [channels * min(8, 2**k) for k in range(doublings, -1, -1)]
     x = layers.Dense(start * start * widths[0])(style)
@@ -141,11 +139,18 @@ def _critic(
     x = layers.LeakyReLU(negative_slope=0.2)(x)
     pooled = layers.GlobalAveragePooling2D()(x)
     realness = layers.SpectralNormalization(layers.Dense(1))(pooled)
-    identity = layers.Embedding(
-        num_classes, widths[-1], embeddings_initializer="zeros", name=name
-    )(labels)
+    identity = _embed(labels, num_classes, widths[-1], "zeros", name)
     match = layers.Dot(axes=-1)([pooled, identity])
     return layers.Add(dtype="float32")([realness, match])
+
+
+def _embed(labels, num_classes: int, size: int, initializer, name: str):
+    """A row of a table for each label. As a product: the gradient of a look-up adds up
+    in an order of its own in every run, and no run would be like another."""
+    hot = ops.one_hot(labels, num_classes)
+    return layers.Dense(
+        size, use_bias=False, kernel_initializer=initializer, name=name
+    )(hot)
 
 
 def _split_size(image_size: int) -> tuple[int, int]:

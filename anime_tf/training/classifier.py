@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from anime_tf import files
-from anime_tf.callbacks import (
+from anime_tf.callbacks.classifier import (
     BarSteps,
     EpochBars,
     History,

@@ -1,14 +1,13 @@
-"""Keras callbacks of a training run."""
+"""Keras callbacks of the classifier's training."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from anime_tf.callbacks.checkpoint import RunCheckpoint
 from anime_tf.progress import Bar, Reporter
 
 
@@ -100,27 +99,22 @@ class RunKeeper(keras.callbacks.Callback):
         self._monitor, self._patience = monitor, patience
         self.deadline: float | None = None
         self.state = {"epochs_done": 0, "best": -1.0, "best_epoch": -1, "stopped": ""}
-        # By their variables, which include the random states; the layers as objects
-        # would leave those out.
-        self._checkpoint = tf.train.Checkpoint(
-            model=[variable.value for variable in model.variables],
-            optimizer=[variable.value for variable in model.optimizer.variables],
-            memory=_Memory(self),
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(folder), max_to_keep=1
+        self._checkpoint = RunCheckpoint(
+            folder,
+            {"model": model.variables, "optimizer": model.optimizer.variables},
         )
 
     def restore(self) -> bool:
         """Goes back to the last checkpoint, strictly; False if there is none."""
-        latest = self._manager.latest_checkpoint
-        if latest is None:
+        if not self._checkpoint.restore():
             return False
-        self._checkpoint.restore(latest).assert_consumed()
+        self.state = self._checkpoint.memory["state"]
+        self._rows[:] = self._checkpoint.memory["rows"]
         return True
 
     def save(self) -> None:
-        self._manager.save()
+        self._checkpoint.memory = {"state": self.state, "rows": self._rows}
+        self._checkpoint.save()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.monotonic()
@@ -195,19 +189,3 @@ class LearningRate(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         self.model.optimizer.learning_rate = self._schedule(self._step)
         self._step += 1
-
-
-class _Memory(tf.train.experimental.PythonState):
-    """Writes a keeper's memory into its checkpoint, and reads it back."""
-
-    def __init__(self, keeper: RunKeeper):
-        super().__init__()
-        self._keeper = keeper
-
-    def serialize(self) -> str:
-        return json.dumps({"state": self._keeper.state, "rows": self._keeper._rows})
-
-    def deserialize(self, string_value: str) -> None:
-        content = json.loads(string_value)
-        self._keeper.state = content["state"]
-        self._keeper._rows[:] = content["rows"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from anime_tf import callbacks
-from anime_tf.callbacks import (
+from anime_tf.callbacks import classifier as callbacks
+from anime_tf.callbacks.classifier import (
     BarSteps,
     EpochBars,
     History,

@@ -9,7 +9,7 @@ import re
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -54,6 +54,18 @@ _CURVES = (
         ),
     ),
 )
+# Key of the history of drawing, and title of its chart.
+_TERMS = {
+    "discriminator_loss": "Discriminator's loss",
+    "adversarial_loss": "Adversarial loss (passing for real)",
+    "classification_loss": "Classification loss (being the right character)",
+    "perceptual_loss": "Perceptual loss (lines and texture)",
+}
+_FIGURES = {
+    "kid": "KID (lower is better)",
+    "diversity_ratio": "Diversity (1: as varied as real pictures)",
+}
+_MARKED = 40  # points up to which each one gets a marker
 
 
 def learning_curves(history: list[dict]) -> list[tuple[str, Markup]]:
@@ -75,6 +87,24 @@ def learning_curves(history: list[dict]) -> list[tuple[str, Markup]]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("epoch")
         charts.append((title, _svg(figure, title)))
+    return charts
+
+
+def loss_curves(history: list[dict]) -> list[tuple[str, Markup]]:
+    """Returns `(title, chart)` of each loss of drawing, of KID and of diversity.
+
+    Args:
+        history: One dictionary per epoch with any of `epoch` (by default its place,
+            from 1), `kid`, `kid_error`, `diversity_ratio` and keys that end in
+            `_loss`. What is not in a row, None or not finite is left out.
+    """
+    others = dict.fromkeys(key for row in history for key in row if key not in _TERMS)
+    others = {key: key for key in others if key.endswith("_loss")}
+    charts = []
+    for key, title in (_TERMS | others | _FIGURES).items():
+        points = _points(history, key)
+        if len(points):
+            charts.append((title, _curve(title, *points.T)))
     return charts
 
 
@@ -104,6 +134,35 @@ def score_histogram(unknown_scores: dict | None, threshold: float) -> Markup | N
     return _svg(figure, "Scores of known and unknown pictures")
 
 
+def _points(history: list[dict], key: str) -> np.ndarray:
+    """Returns float64 `[n, 3]`: epoch, value, and error of the value, or NaN.
+
+    Rows without the value are left out: measured in every fifth epoch only, the points
+    are joined all the same.
+    """
+    rows = [
+        (row.get("epoch", place), _finite(row.get(key)), row.get(f"{key}_error"))
+        for place, row in enumerate(history, 1)
+    ]
+    points = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return points[np.isfinite(points[:, 1])]
+
+
+def _curve(
+    title: str, epochs: np.ndarray, values: np.ndarray, errors: np.ndarray
+) -> Markup:
+    """One line, with a band of its errors where they are finite."""
+    figure, axes = _chart()
+    marker = "." if len(epochs) <= _MARKED else None
+    axes.plot(epochs, values, c=_ONE, marker=marker)
+    if np.isfinite(errors).any():
+        edges = values - errors, values + errors
+        axes.fill_between(epochs, *edges, fc=_ONE, alpha=0.25, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("epoch")
+    return _svg(figure, title)
+
+
 def _chart() -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_CHART_STYLE):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
@@ -120,8 +179,9 @@ def _svg(figure: Figure, title: str) -> Markup:
     buffer = io.StringIO()
     style = {**_CHART_STYLE, "svg.hashsalt": title}
     with matplotlib.rc_context(style):
-        legend = {"loc": "outside upper left", "ncols": 3, "frameon": False}
-        figure.legend(**legend, handlelength=1.6, columnspacing=1.2)
+        if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+            legend = {"loc": "outside upper left", "ncols": 3, "frameon": False}
+            figure.legend(**legend, handlelength=1.6, columnspacing=1.2)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
@@ -130,7 +190,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1)
     for placeholder, variable in _COLOURS.items():
         svg = svg.replace(placeholder, variable)
-    return Markup(svg.replace(">", f"><title>{title}</title>", 1))
+    return Markup(svg.replace(">", f"><title>{escape(title)}</title>", 1))
 
 
 def _finite(value: float | None) -> float:

@@ -1,4 +1,5 @@
-# make demo   sets up, trains on a small cast (drawn if there is none), tests, predicts
+# make demo   sets up, trains on a small cast (drawn if there is none), tests, predicts,
+#             then learns to draw one of them
 # make test   sets up, runs the suite
 # make lint   sets up, checks format and style
 
@@ -14,6 +15,10 @@ TENSORFLOW ?= cpu
 KERAS_MODELS = $(if $(KERAS_HOME),$(KERAS_HOME),$(HOME)/.keras)/models
 PRETRAINED = $(wildcard $(KERAS_MODELS)/efficientnetv2-b0_notop.h5)
 WEIGHTS ?= $(if $(PRETRAINED),imagenet,none)
+PRETRAINED_VGG = $(wildcard $(KERAS_MODELS)/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5)
+VGG_WEIGHTS ?= $(if $(PRETRAINED_VGG),imagenet,none)
+# The character to draw: a name, or a number.
+CHARACTER ?= 0
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -37,7 +42,13 @@ endif
 	    --backbone efficientnetv2b0 --weights $(WEIGHTS) --image-size 64 --batch-size 16 \
 	    --epochs 14 --head-epochs 20 --time-budget 5m
 	$(BIN)/anime-tf predict --model '$(DEMO)/model' '$(DATA)/*/0001.*' '$(DATA)/*/0002.*'
-	@echo 'Report: $(DEMO)/model/report.html'
+	$(BIN)/anime-tf draw --target-class '$(CHARACTER)' --classifier '$(DEMO)/model' \
+	    --vgg-weights $(VGG_WEIGHTS) --time-budget 4m --preview-steps 40 \
+	    --out '$(DEMO)/drawing' --overwrite
+	rm -rf '$(DEMO)/drawings'
+	$(BIN)/anime-tf generate --model '$(DEMO)/drawing' --count 16 --out '$(DEMO)/drawings'
+	@echo 'Recognise: $(DEMO)/model/report.html'
+	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DEMO)/drawings/grid.png'
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""Recognise your own anime characters.
+"""Recognise and draw your own anime characters.
 
 Importing this package does not import TensorFlow: that waits until it is used.
 """
@@ -6,13 +6,24 @@ Importing this package does not import TensorFlow: that waits until it is used.
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["Recognizer", "TrainConfig", "UserError", "train_classifier"]
+__all__ = [
+    "DrawConfig",
+    "Recognizer",
+    "Sampler",
+    "TrainConfig",
+    "UserError",
+    "train_classifier",
+    "train_generator",
+]
 
 _HOMES = {
+    "DrawConfig": "anime_tf.config",
     "Recognizer": "anime_tf.inference",
+    "Sampler": "anime_tf.sampler",
     "TrainConfig": "anime_tf.config",
     "UserError": "anime_tf.errors",
     "train_classifier": "anime_tf.training.classifier",
+    "train_generator": "anime_tf.training.generator",
 }
 
 

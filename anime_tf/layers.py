@@ -4,12 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-# Row by row, which of the three taps of a 3 x 3 kernel fall on the first and on the
-# second small pixel under the even (0) and the odd (1) pixels of the enlarged map.
-_TAPS = np.array(
-    [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]],
-    np.float32,
-)
+# Row by row, which of the three taps of a 3 x 3 kernel meet in one of a 4 x 4 kernel.
+_TAPS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 
 
 @keras.saving.register_keras_serializable(package="anime_tf")
@@ -18,9 +14,9 @@ class UpsampleConv2D(keras.layers.Layer):
 
     Gives what `UpSampling2D` and `Conv2D(filters, 3, padding="same")` give, so no
     checkerboard (Odena et al., 2016), for less than half of the work: under each
-    output pixel the nine taps fall on only four different pixels of the small map, so
-    four 2 x 2 convolutions of the small map, one for each corner of the doubled pixel,
-    say it all.
+    output pixel the nine taps fall on only four different pixels of the small map, and
+    those that fall on the same one are summed first. What is left is a transposed
+    convolution, whose 4 x 4 kernel has the same sum under every output pixel.
 
     Args:
         filters: Number of output channels.
@@ -38,21 +34,8 @@ class UpsampleConv2D(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        height, width, channels = inputs.shape[1:]
-        corners = ops.einsum("apk,bql,klio->pqiabo", _TAPS, _TAPS, self.kernel)
-        corners = ops.reshape(corners, (2, 2, channels, 4 * self.filters))
-        padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        maps = ops.conv(padded, corners)
-        maps = ops.reshape(maps, (-1, height + 1, width + 1, 4, self.filters))
-
-        def corner(row, column):
-            rows, columns = slice(row, row + height), slice(column, column + width)
-            return maps[:, rows, columns, 2 * row + column]
-
-        rows = [ops.stack([corner(row, 0), corner(row, 1)], axis=3) for row in (0, 1)]
-        return ops.reshape(
-            ops.stack(rows, axis=2), (-1, 2 * height, 2 * width, self.filters)
-        )
+        kernel = ops.einsum("pk,ql,klio->pqoi", _TAPS, _TAPS, self.kernel)
+        return ops.conv_transpose(inputs, kernel, strides=2, padding="same")
 
     def compute_output_shape(self, input_shape):
         size, height, width, _ = input_shape

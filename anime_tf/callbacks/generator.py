@@ -48,8 +48,9 @@ class Examiner(keras.callbacks.Callback):
 
     Attributes:
         state: What is remembered from epoch to epoch: `epochs_done`; `rows`, figures of
-            each epoch, JSON-ready; `best_kid`, `best_epoch`, `best_diversity`;
-            `returns`, how often it went back; `stopped`, why the run ended early.
+            each epoch, JSON-ready; `best_kid`, `best_epoch`, `best_step`,
+            `best_diversity`; `returns`, how often it went back; `stopped`, why the
+            run ended early.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Examiner(keras.callbacks.Callback):
             "rows": [],
             "best_kid": math.inf,
             "best_epoch": 0,
+            "best_step": 0,
             "best_diversity": 0.0,
             "returns": 0,
             "stopped": "",
@@ -129,10 +131,18 @@ class Examiner(keras.callbacks.Callback):
                 f"the best ones' {self.state['best_diversity']:.2f})"
             )
             return
-        if figures["kid"] < self.state["best_kid"]:
+        is_best = figures["kid"] < self.state["best_kid"]
+        self._say(
+            f"  epoch {row['epoch']}, step {row['step']}: KID {figures['kid']:.3f}, "
+            f"diversity {diversity:.2f}{', the best so far' if is_best else ''}"
+        )
+        if is_best:
             self.state["best_kid"] = figures["kid"]
             self.state["best_diversity"] = diversity
-            self.state["best_epoch"] = row["epoch"]
+            self.state["best_epoch"], self.state["best_step"] = (
+                row["epoch"],
+                row["step"],
+            )
             self._best.save()
             self._save_best()
         self._save()

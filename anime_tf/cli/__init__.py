@@ -6,7 +6,7 @@
 import click
 
 from anime_tf import __version__
-from anime_tf.cli import data, recognise
+from anime_tf.cli import data, draw, recognise
 from anime_tf.cli.options import SETTINGS, Group, set_up_output
 
 
@@ -18,7 +18,7 @@ def main() -> None:
 @click.group(cls=Group, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="anime-tf")
 def cli():
-    """Recognise your own anime characters.
+    """Recognise and draw your own anime characters.
 
     Sort pictures into folders, data/all_characters/NAME/, then:
 
@@ -26,6 +26,8 @@ def cli():
       anime-tf data check          what is in the folders, what is wrong with it
       anime-tf train               learn the characters
       anime-tf predict PICTURES    name them in new pictures
+      anime-tf draw                learn to draw one of them
+      anime-tf generate            draw
     """
     set_up_output()
 
@@ -35,3 +37,6 @@ cli.add_command(recognise.train)
 cli.add_command(recognise.evaluate)
 cli.add_command(recognise.predict)
 cli.add_command(recognise.sort)
+cli.add_command(draw.draw)
+cli.add_command(draw.draw_eval)
+cli.add_command(draw.generate)

@@ -2,7 +2,6 @@ import io
 import json
 import re
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -197,11 +196,11 @@ def test_killed_runs_go_on_as_if_nothing_had_been(run, settings, tmp_path):
     """Killed before there was any checkpoint, and again in the midst of fine-tuning."""
     out = tmp_path / "run"
     process = tiny.start("train", *tiny.options(settings), "--out", out)
-    _kill(process, lambda: (out / run_files.CONFIG).exists())
+    tiny.kill(process, lambda: (out / run_files.CONFIG).exists())
     assert _last_checkpoint(out) == 0
     process = tiny.start("train", "--resume", "--out", out)
     # The first checkpoint is behind the head, the second behind the plan.
-    _kill(process, lambda: _last_checkpoint(out) >= 4)
+    tiny.kill(process, lambda: _last_checkpoint(out) >= 4)
     assert not Recognizer.exists(out)
     text = io.StringIO()
     resume_classifier(out, Reporter(Console(file=text)))
@@ -217,15 +216,3 @@ def _last_checkpoint(folder):
     except FileNotFoundError:
         return 0
     return int(re.search(r'^model_checkpoint_path: "ckpt-(\d+)"', text)[1])
-
-
-def _kill(process, when):
-    """Kills a process (SIGKILL) as soon as something is so."""
-    deadline = time.monotonic() + 240
-    while not when():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"too late to kill it: {process.communicate()}")
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()

@@ -77,6 +77,18 @@ def test_from_folders_of_pictures_to_sorted_ones(tmp_path):
     assert "\\u521d\\u97f3" in rows[0]["path"]
     assert len(list(out.rglob("*.png"))) == tiny.COUNT
 
+    drawing = tmp_path / "drawing"
+    settings = ["--vgg_weights=none", "--image_size=32", "--channels=4"]
+    # One epoch from random weights makes no classifier that is fit to teach.
+    settings += ["--classification_weight=0", "--classifier", model]
+    script = "scripts/generate_from_detection.py"
+    command = [script, "--target_class", "2", "--num_epochs", "2", "--out", drawing]
+    (output,) = _run([*command, *settings, "--cache-dir", tmp_path / "cache"])
+    assert f"Report: {drawing / 'report.html'}" in output
+    command = [*program, "generate", "--model", drawing, "--seed=7", "--count=4"]
+    _run([*command, "--truncation=0.7", "--out", tmp_path / "drawings"])
+    assert len(list((tmp_path / "drawings").glob("000*.png"))) == 4
+
 
 @pytest.mark.slow
 @pytest.mark.real_data

@@ -128,6 +128,18 @@ def test_resumed_is_as_if_never_interrupted(run, settings, tmp_path, monkeypatch
     _check_equal(out, tmp_path / "run")
 
 
+@pytest.mark.slow
+def test_killed_runs_go_on_as_if_nothing_had_been(run, settings, tmp_path):
+    """Killed (SIGKILL) in mid-training, in a process of its own."""
+    whole, _ = run
+    out = tmp_path / "run"
+    process = tiny.start("draw", *tiny.draw_options(settings), "--out", out)
+    tiny.kill(process, lambda: (out / "checkpoints" / "checkpoint").exists())
+    assert not Sampler.load(out).record["finished"]
+    resume_generator(out)
+    _check_equal(whole, out)
+
+
 def test_what_cannot_be_resumed(run, settings, tmp_path):
     out, _ = run
     with pytest.raises(UserError, match="nothing to resume"):

@@ -12,7 +12,7 @@ def _identity_features(size=8):
     """A "network" whose two maps are the picture, and the picture halved."""
     images = keras.Input((size, size, 3))
     half = keras.layers.AveragePooling2D(2)(images)
-    return keras.Model(images, [keras.layers.Rescaling(1.0)(images), half])
+    return [keras.Model(images, [keras.layers.Rescaling(1.0)(images), half])]
 
 
 def _images(count=12, size=8, seed=0):
@@ -76,6 +76,13 @@ def test_larger_pictures_are_averaged_down():
     large = images.repeat(2, axis=1).repeat(2, axis=2)
     for one, other in zip(teacher.maps(images), teacher.maps(large), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_several_networks_each_at_its_own_size():
+    small, large = _identity_features(8), _identity_features(16)
+    images = _images(size=16)
+    shapes = [m.shape[1:] for m in PerceptualTeacher([*large, *small]).maps(images)]
+    assert shapes == [(16, 16, 3), (8, 8, 3), (8, 8, 3), (4, 4, 3)]
 
 
 def test_an_unknown_loss_is_refused():

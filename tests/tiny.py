@@ -7,10 +7,12 @@ is `anime-tf train ...` with `tiny_backbone` in the place of EfficientNetB0.
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
@@ -18,6 +20,7 @@ from anime_tf import cli
 from anime_tf.config import DrawConfig, TrainConfig
 from anime_tf.inference import Recognizer
 from anime_tf.models import classifier, features
+from anime_tf.training import generator
 from anime_tf.training.classifier import train_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +142,6 @@ def draw_config(classifier, **changes):
         "image_size": 32,
         "batch_size": 4,
         "channels": 4,
-        "references": 8,
         "preview_steps": 10,
         "cache_dir": str(classifier.parent / "cache"),
         **changes,
@@ -198,8 +200,32 @@ def start(*arguments):
     )
 
 
+def kill(process, when):
+    """Kills a process (SIGKILL) as soon as something is so."""
+    deadline = time.monotonic() + 240
+    while not when():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"too late to kill it: {process.communicate()}")
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+
+
+def draw_options(settings):
+    """The command line that asks for a `DrawConfig`."""
+    default = DrawConfig()
+    pairs = [
+        (f"--{name.replace('_', '-')}", str(value))
+        for name, value in vars(settings).items()
+        if value != getattr(default, name)
+    ]
+    return [part for pair in pairs for part in pair]
+
+
 def main():
     classifier.BACKBONES["efficientnetb0"] = tiny_backbone
+    generator.build_features = tiny_features
     cli.main()
 
 

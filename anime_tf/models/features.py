@@ -11,6 +11,7 @@ from anime_tf.errors import UserError
 from anime_tf.models import weights as published
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv4")
+FINE_LAYERS = ("block1_conv1",)
 _FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _OPTION = "--vgg-weights"
 # Of the pictures that VGG19 was trained on; blue, green, red.

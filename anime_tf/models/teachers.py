@@ -4,7 +4,7 @@ They are plain objects and no layers: nothing of them is trained, or kept in the
 checkpoints of what they teach.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -28,30 +28,29 @@ class PerceptualTeacher:
     so that all weigh the same.
 
     Args:
-        features: Pictures `[n, s, s, 3]` to a list of maps, see `build_features`.
+        features: One or several networks, each of pictures `[n, s, s, 3]` to a list of
+            maps, see `build_features`. Each gets the pictures averaged down to its s.
         loss: A key of `PERCEPTUAL_LOSSES`.
     """
 
-    def __init__(self, features: keras.Model, loss: str = "drift"):
+    def __init__(self, features: Sequence[keras.Model], loss: str = "drift"):
         if loss not in PERCEPTUAL_LOSSES:
             expected = list(PERCEPTUAL_LOSSES)
             raise ValueError(f"loss must be one of {expected}, got {loss!r}")
         self.features = features
-        self._size = features.input_shape[1]
         self._loss = PERCEPTUAL_LOSSES[loss]
         self._whole_maps = loss == "paired"
         self._units: list[float] = []
 
     def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the maps of pictures `[n, h, w, 3]`, h = w a multiple of s.
-
-        Larger pictures are averaged down to what the features take.
-        """
+        """Returns the maps of pictures `[n, h, w, 3]`, h = w a multiple of every s."""
         images = tf.cast(images, tf.float32)
-        factor = images.shape[1] // self._size
-        if factor > 1:
-            images = tf.nn.avg_pool2d(images, factor, factor, "VALID")
-        return keras.tree.flatten(self.features(images, training=False))
+        maps = []
+        for network in self.features:
+            factor = images.shape[1] // network.input_shape[1]
+            smaller = tf.nn.avg_pool2d(images, factor, factor, "VALID")
+            maps += keras.tree.flatten(network(smaller, training=False))
+        return maps
 
     def describe(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Returns the descriptors of pictures, each float32 `[n, p, c]`, unscaled."""

@@ -28,7 +28,7 @@ from anime_tf.feature_network import FeatureNetwork
 from anime_tf.layers import DifferentiableAugmentation
 from anime_tf.metrics.drawing import diversity_ratio, kernel_distance
 from anime_tf.models.classifier import load_classifier
-from anime_tf.models.features import build_features
+from anime_tf.models.features import FINE_LAYERS, build_features
 from anime_tf.models.gan import CharacterGAN
 from anime_tf.models.networks import (
     IDENTITY,
@@ -481,10 +481,16 @@ class _Run:
 
     @cached_property
     def _perceptual(self) -> PerceptualTeacher:
-        # VGG19 is most of the work, and at half the size it is a quarter of it.
-        size = max(_MIN_FEATURES, self.config.image_size // 2)
-        features = build_features(size, weights=self.config.vgg_weights)
-        return PerceptualTeacher(features, self.config.perceptual)
+        config = self.config
+        # VGG19 is most of the work, and at half the size it is a quarter of it. But at
+        # half the size it is blind to stripes of every other pixel: its first layer,
+        # which costs next to nothing, sees the whole.
+        half = max(_MIN_FEATURES, config.image_size // 2)
+        networks = [
+            build_features(config.image_size, FINE_LAYERS, config.vgg_weights),
+            build_features(half, weights=config.vgg_weights),
+        ]
+        return PerceptualTeacher(networks, config.perceptual)
 
     @cached_property
     def _references(self) -> list[np.ndarray]:

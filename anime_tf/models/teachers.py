@@ -13,14 +13,14 @@ import tensorflow as tf
 from anime_tf.losses import PERCEPTUAL_LOSSES
 
 # Pictures are compared place by place on a grid of so many places to each side.
-_PLACES = 4
+_PLACES = 8
 _TINY = 1e-4
 
 
 class PerceptualTeacher:
     """Says how far features of generated pictures are from those of real ones.
 
-    A layer's map is cut into a grid of 4 x 4 places. The mean over a place says what
+    A layer's map is cut into a grid of 8 x 8 places. The mean over a place says what
     there is, the deviation over it how it is textured. Both are compared place by
     place, and with all places in a row, which says how the whole is composed. For
     `paired` every pixel of a map is a place, and its value is all there is. Every
@@ -127,15 +127,19 @@ class ClassificationTeacher:
 
 
 def _means_and_deviations(features: tf.Tensor) -> list[tf.Tensor]:
-    """Cuts maps `[n, h, w, c]` into places; returns two tensors `[n, 16, c]`."""
+    """Cuts maps `[n, h, w, c]` into p places; returns two tensors `[n, p, c]`, or only
+    the means where a place is one pixel."""
     height, width, channels = features.shape[1:]
-    size = (height // _PLACES, width // _PLACES)
+    places = min(_PLACES, height)
+    size = (height // places, width // places)
+    shape = (-1, places**2, channels)
     mean = tf.nn.avg_pool2d(features, size, size, "VALID")
+    if size == (1, 1):
+        return [tf.reshape(mean, shape)]
     square = tf.nn.avg_pool2d(tf.square(features), size, size, "VALID")
     # A root has no gradient at 0.
     variance = tf.maximum(square - tf.square(mean), 0.0)
     deviation = tf.sqrt(variance + _TINY * tf.reduce_mean(tf.stop_gradient(square)))
-    shape = (-1, _PLACES**2, channels)
     return [tf.reshape(mean, shape), tf.reshape(deviation, shape)]
 
 

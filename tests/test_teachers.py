@@ -26,13 +26,25 @@ def _batches(images, size=5):
 def test_descriptors_are_means_and_deviations_of_places():
     teacher = PerceptualTeacher(_identity_features())
     images = _images()
-    # Halved, a place is one pixel, and has no deviation.
-    mean, deviation, half_mean = teacher.describe(images)
-    assert mean.shape == deviation.shape == half_mean.shape == (12, 64, 3)
-    corner = images[:, :2, 2:4]
-    np.testing.assert_allclose(mean[:, 1], corner.mean((1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(deviation[:, 1], corner.std((1, 2)), rtol=0.02, atol=2)
-    np.testing.assert_allclose(half_mean, mean, rtol=1e-3)
+    means, deviations, half_means, half_deviations = teacher.describe(images)
+    assert means.shape == half_means.shape == (12, 16, 4 * 3)
+    assert deviations.shape == half_deviations.shape == (12, 16, 3)
+    # The second place: rows 0 to 3, columns 4 to 7; its third quarter is below left.
+    place = images[:, :4, 4:8]
+    quarter = place[:, 2:, :2].mean((1, 2))
+    np.testing.assert_allclose(means[:, 1, 6:9], quarter, rtol=1e-4)
+    np.testing.assert_allclose(deviations[:, 1], place.std((1, 2)), rtol=0.02)
+    np.testing.assert_allclose(half_means, means, rtol=1e-3)
+
+
+def test_places_need_not_be_whole_pixels():
+    # Of 12 pixels each of 8 quarters has one and a half.
+    images = _images(size=12)
+    network = keras.Model(x := keras.Input((12, 12, 3)), keras.layers.Rescaling(1.0)(x))
+    means, _ = PerceptualTeacher([network]).describe(images)
+    row = images[:, 0] + 0.5 * images[:, 1]
+    corner = (row[:, 0] + 0.5 * row[:, 1]) / 1.5**2
+    np.testing.assert_allclose(means[:, 0, :3], corner, rtol=1e-4)
 
 
 def test_units_make_real_pictures_one_apart():

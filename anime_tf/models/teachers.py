@@ -12,17 +12,19 @@ import tensorflow as tf
 
 from anime_tf.losses import PERCEPTUAL_LOSSES
 
-# Pictures are compared place by place on a grid of so many places to each side.
-_PLACES = 8
+# Pictures are compared place by place on a grid of so many places to each side: with
+# more of them, every place is right and the whole is not.
+_PLACES = 4
 _TINY = 1e-4
 
 
 class PerceptualTeacher:
     """Says how far features of generated pictures are from those of real ones.
 
-    A layer's map is cut into a grid of 8 x 8 places. The mean over a place says what
-    there is, the deviation over it how it is textured. Both are compared place by
-    place, and with all places in a row, which says how the whole is composed. For
+    A layer's map is cut into a grid of 4 x 4 places. The means over the quarters of a
+    place say what there is, the deviation over the place how it is textured. Both are
+    compared place by place, and with all places in a row, which says how the whole is
+    composed. For
     `paired` every pixel of a map is a place, and its value is all there is. Every
     descriptor is measured in units of its own mean distance between two real pictures,
     so that all weigh the same.
@@ -126,21 +128,32 @@ class ClassificationTeacher:
         return tf.reduce_mean(entropy * somebody)
 
 
-def _means_and_deviations(features: tf.Tensor) -> list[tf.Tensor]:
-    """Cuts maps `[n, h, w, c]` into p places; returns two tensors `[n, p, c]`, or only
-    the means where a place is one pixel."""
-    height, width, channels = features.shape[1:]
-    places = min(_PLACES, height)
-    size = (height // places, width // places)
-    shape = (-1, places**2, channels)
-    mean = tf.nn.avg_pool2d(features, size, size, "VALID")
-    if size == (1, 1):
-        return [tf.reshape(mean, shape)]
-    square = tf.nn.avg_pool2d(tf.square(features), size, size, "VALID")
+def _means_and_deviations(maps: tf.Tensor) -> list[tf.Tensor]:
+    """Cuts maps `[n, h, h, c]` into 16 places; returns the means over the quarters of
+    each place, `[n, 16, 4 c]`, and the deviations over each, `[n, 16, c]`."""
+    channels = maps.shape[-1]
+    quarters = _average(maps, 2 * _PLACES)
+    variance = _average(tf.square(maps), _PLACES) - _average(maps, _PLACES) ** 2
     # A root has no gradient at 0.
-    variance = tf.maximum(square - tf.square(mean), 0.0)
-    deviation = tf.sqrt(variance + _TINY * tf.reduce_mean(tf.stop_gradient(square)))
-    return [tf.reshape(mean, shape), tf.reshape(deviation, shape)]
+    least = _TINY * tf.reduce_mean(tf.stop_gradient(maps) ** 2)
+    deviations = tf.sqrt(tf.maximum(variance, 0.0) + least)
+    means = tf.nn.space_to_depth(quarters, 2)
+    return [
+        tf.reshape(means, (-1, _PLACES**2, 4 * channels)),
+        tf.reshape(deviations, (-1, _PLACES**2, channels)),
+    ]
+
+
+def _average(maps: tf.Tensor, cells: int) -> tf.Tensor:
+    """Averages maps `[n, h, h, c]` over a grid of cells: `[n, cells, cells, c]`."""
+    side = maps.shape[1]
+    if side % cells == 0:
+        return tf.nn.avg_pool2d(maps, side // cells, side // cells, "VALID")
+    # Cells share the pixels through which their border goes.
+    edges, pixels = np.linspace(0, side, cells + 1)[:, None], np.arange(side)
+    shares = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    shares = (shares.clip(0) * cells / side).astype(np.float32)
+    return tf.einsum("ph,qw,nhwc->npqc", shares, shares, maps)
 
 
 def _as_one_place(descriptors: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from anime_tf.errors import UserError
 
 DEFAULT_DATA_DIR = "data/all_characters"
+DEFAULT_TFDS_DIR = "data/tfds"
 DEFAULT_OUT = "saved_models/classifier"
 DEFAULT_DRAW_OUT = "saved_models/generator"
 DEFAULT_BASE = "saved_models/generator_base"
@@ -74,6 +75,8 @@ class TrainConfig(_Config):
     Attributes:
         data_dir: Folder with one folder of pictures per character.
         test_dir: An explicit test folder of the same form, or None to hold out.
+        tfds: A dataset of tensorflow-datasets to train from instead, by name or
+            folder, or None.
         backbone: One of `BACKBONES`.
         weights: `imagenet`, `none`, or a path.
         preset: Name in `PRESETS` that gave the unnamed values.
@@ -99,6 +102,7 @@ class TrainConfig(_Config):
 
     data_dir: str = DEFAULT_DATA_DIR
     test_dir: str | None = None
+    tfds: str | None = None
     backbone: str = "efficientnetb0"
     weights: str = "imagenet"
     preset: str = "default"
@@ -141,6 +145,14 @@ class TrainConfig(_Config):
         held_out = self.validation_fraction + self.test_fraction
         expected = "below 1 together with --test-fraction"
         self._check("validation_fraction", held_out < 1, expected)
+        alone = self.tfds is None or self.test_dir is None
+        self._check("test_dir", alone, "left out where --tfds is given")
+
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        """Shares of training, validation and test."""
+        held_out = (self.validation_fraction, self.test_fraction)
+        return 1 - sum(held_out), *held_out
 
     @classmethod
     def from_preset(cls, preset: str = "default", **given) -> "TrainConfig":

@@ -67,6 +67,10 @@ def test_every_command_is_there():
         ("sort",),
         ("data", "check"),
         ("data", "demo"),
+        ("data", "export-tfds"),
+        ("draw",),
+        ("draw-eval",),
+        ("generate",),
     }
 
 

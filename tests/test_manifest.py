@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from anime_tf import files as files_module
 from anime_tf.datasets.cache import Fingerprint
 from anime_tf.datasets.image_folder import FolderScan, ScannedFile, scan_folder
-from anime_tf.datasets.manifest import LEFT_OUT, SPLITS, Manifest, build_manifest
+from anime_tf.datasets.manifest import (
+    LEFT_OUT,
+    SPLITS,
+    Manifest,
+    build_manifest,
+    num_shared_drawings,
+)
 from anime_tf.errors import UserError
 
 
@@ -277,6 +284,54 @@ def test_test_folder_without_a_readable_picture():
         build_manifest(
             Collection().add_many(Asuka=9, Rei=9).scan(), test_scan=tests.scan()
         )
+
+
+# Collections with parts of their own
+
+
+def _with_parts(collection, parts):
+    """The scan, with a part for some of its paths."""
+    scan = collection.scan()
+    files = [replace(f, split=parts.get(f.path, "")) for f in scan.files]
+    return replace(scan, files=tuple(files))
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        # 10 are held out; 20 are open and go to the others by their shares.
+        (("test",), (16, 4, 10)),  # .7 and .15 of .85: 16.5 and 3.5
+        (("validation",), (16, 10, 4)),
+        (("validation", "test"), (20, 5, 5)),
+    ],
+)
+def test_own_parts_stay_and_the_others_are_split(own, expected):
+    collection = Collection().add_many(Asuka=30, Rei=30)
+    parts = {}
+    for name in ("Asuka", "Rei"):
+        paths = [file.path for file in collection.files if file.label == name]
+        parts |= {path: own[n % len(own)] for n, path in enumerate(paths[:10])}
+    manifest = build_manifest(_with_parts(collection, parts))
+    for counts in manifest.counts().values():
+        assert tuple(counts.values()) == expected
+    for item in manifest.items:
+        assert item.split == parts.get(item.path, item.split)
+        assert not item.held_out
+    assert num_shared_drawings(manifest) == 0
+
+
+def test_what_is_held_out_is_not_trained_on():
+    collection = Collection().add_many(Asuka=9, Rei=9)
+    drawing = collection.drawing()
+    held_out = collection.add("Asuka", drawing, content="same")
+    equal = collection.add("Asuka", drawing, content="same")
+    alike = collection.add("Asuka", drawing)
+    manifest = build_manifest(_with_parts(collection, {held_out: "test"}))
+    splits = {item.path: item.split for item in manifest.items}
+    assert (splits[held_out], splits[equal]) == ("test", LEFT_OUT)
+    # The collection's own part stays as it is: that is for the user to know.
+    assert splits[alike] in ("train", "validation")
+    assert num_shared_drawings(manifest) == (splits[alike] == "train")
 
 
 # What cannot be used

@@ -29,6 +29,11 @@ from anime_tf.run_files import CONFIG, METRICS, REPORT, check_complete
 @data_dir_option
 @click.option("--test-dir", type=click.Path(), help="Test pictures of your choice.")
 @click.option(
+    "--tfds",
+    metavar="NAME_OR_DIR",
+    help="Learn from a dataset of tensorflow-datasets instead of --data-dir.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Run's folder."
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -87,6 +92,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     \b
     Example:
       anime-tf train --data-dir data/all_characters --preset fast
+      anime-tf train --tfds data/tfds
       anime-tf train --resume
     """
     started = time.monotonic()
@@ -96,10 +102,8 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     if resume:
         _check_resume(ctx)
     else:
-        from anime_tf.datasets.image_folder import find_class_names
-
         config = TrainConfig.from_preset(**given)
-        find_class_names(config.data_dir)
+        _check_source(ctx, config)
     from anime_tf.evaluation import evaluate_run
     from anime_tf.training import classifier as training
 
@@ -238,6 +242,19 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
             outcome = step.reason or f"-> {step.target}"
             reporter.say(f"{step.source}  {outcome}")
     _say_sorted(reporter, steps, way, dry_run, out)
+
+
+def _check_source(ctx: click.Context, config: TrainConfig) -> None:
+    if config.tfds is None:
+        from anime_tf.datasets.image_folder import find_class_names
+
+        find_class_names(config.data_dir)
+        return
+    from anime_tf.datasets.tfds_source import find_dataset
+
+    if ctx.get_parameter_source("data_dir") == click.core.ParameterSource.COMMANDLINE:
+        raise UserError("--tfds takes the place of --data-dir: leave out one of them")
+    find_dataset(config.tfds)
 
 
 def _check_resume(ctx: click.Context) -> None:

@@ -47,12 +47,15 @@ class ScannedFile:
         sha256: Hash of the file's content, hex; empty when it cannot be read.
         fingerprint: What was found inside; `fingerprint.problem` says why it cannot
             be used, and is empty when it can.
+        split: The part of a run that the collection itself gives it, `validation` or
+            `test`; empty when that is open, as it always is in folders.
     """
 
     path: str
     label: str
     sha256: str
     fingerprint: Fingerprint
+    split: str = ""
 
     @property
     def readable(self) -> bool:

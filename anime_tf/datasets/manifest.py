@@ -101,9 +101,11 @@ def build_manifest(
     """Splits a scanned collection.
 
     Args:
-        scan: The collection.
-        fractions: Shares of training, validation and test; they sum to 1. With
-            `test_scan` the test share goes to the other two in their proportion.
+        scan: The collection. A part that it holds out itself stays as it is, but for
+            files that are filed under two characters.
+        fractions: Shares of training, validation and test; they sum to 1. The share
+            of a part that the collection holds out itself, or of the test with
+            `test_scan`, goes to the others in their proportion.
         seed: Seed of the split; the same seed gives the same split always.
         test_scan: An explicit test folder. Pictures of the collection that show a
             drawing of it are left out of the run.
@@ -121,11 +123,16 @@ def build_manifest(
         held_out = test_scan.readable
         _check_test_names(test_scan, class_names)
         fractions = (fractions[0], fractions[1], 0.0)
+    own = {file.split for file in files}
+    fractions = [
+        0.0 if name in own else share
+        for name, share in zip(SPLITS, fractions, strict=True)
+    ]
     everything = files + held_out
     groups = group_ids(everything)
     numbers = {name: index for index, name in enumerate(class_names)}
     items = [
-        Item(file.path, numbers[file.label], file.sha256, int(group), "")
+        Item(file.path, numbers[file.label], file.sha256, int(group), file.split)
         for file, group in zip(everything, groups, strict=True)
     ]
     items, tests = items[: len(files)], items[len(files) :]
@@ -146,6 +153,16 @@ def build_manifest(
         skipped=tuple(skipped),
         test_dir=str(test_scan.root.resolve()) if test_scan else None,
     )
+
+
+def num_shared_drawings(manifest: Manifest) -> int:
+    """Returns how many training pictures show a drawing that is held out as well.
+
+    None, but where a collection came with parts of its own.
+    """
+    held_out = manifest.split("validation") + manifest.split("test")
+    groups = {item.group for item in held_out}
+    return sum(item.group in groups for item in manifest.split("train"))
 
 
 def labels_of(items: list[Item]) -> np.ndarray:
@@ -194,13 +211,17 @@ def _check_test_names(test_scan: FolderScan, class_names: tuple[str, ...]) -> No
 
 
 def _leave_out(items: list[Item], test_groups: set[int]) -> list[Item]:
-    """Leaves out drawings of the test folder, and equal files of two characters."""
+    """Leaves out drawings of the test folder, equal files of two characters, and
+    open files that equal one which the collection holds out."""
+    held_out = {item.sha256 for item in items if item.split}
     labels: dict[str, set[int]] = {}
     for item in items:
         labels.setdefault(item.sha256, set()).add(item.label)
     return [
         replace(item, split=LEFT_OUT)
-        if item.group in test_groups or len(labels[item.sha256]) > 1
+        if item.group in test_groups
+        or len(labels[item.sha256]) > 1
+        or (not item.split and item.sha256 in held_out)
         else item
         for item in items
     ]

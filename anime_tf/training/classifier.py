@@ -27,7 +27,7 @@ from anime_tf.callbacks.classifier import (
     StepTimes,
 )
 from anime_tf.config import TrainConfig
-from anime_tf.datasets import pipeline
+from anime_tf.datasets import pipeline, tfds_source
 from anime_tf.datasets.cache import PictureCache, open_cache
 from anime_tf.datasets.image_folder import FolderScan, scan_folder
 from anime_tf.datasets.manifest import (
@@ -35,6 +35,7 @@ from anime_tf.datasets.manifest import (
     Manifest,
     build_manifest,
     labels_of,
+    num_shared_drawings,
     some_of_each,
 )
 from anime_tf.errors import UserError
@@ -81,7 +82,7 @@ def train_classifier(
     overwrite: bool = False,
     started: float | None = None,
 ) -> Recognizer:
-    """Trains a classifier on folders of pictures and leaves it in `out`.
+    """Trains a classifier on folders of pictures, or a dataset, and leaves it in `out`.
 
     Args:
         config: What to do.
@@ -157,15 +158,37 @@ def _scan_and_split(
                 folder, cache, config.image_size, bar.set_total, bar.advance
             )
 
-    collection = scan(config.data_dir)
+    if config.tfds:
+        collection = _scan_tfds(config, cache, reporter)
+    else:
+        collection = scan(config.data_dir)
     tests = scan(config.test_dir) if config.test_dir else None
-    held_out = (config.validation_fraction, config.test_fraction)
-    manifest = build_manifest(
-        collection, (1 - sum(held_out), *held_out), config.seed, tests
-    )
+    manifest = build_manifest(collection, config.fractions, config.seed, tests)
     for path, reason in manifest.skipped:
         reporter.say(f"  skipped {path}: {reason}")
+    shared = num_shared_drawings(manifest)
+    if shared:
+        reporter.say(
+            f"WARNING: {shared} pictures to train on show a drawing that the dataset "
+            "also holds out: expect figures that flatter the model"
+        )
     return manifest
+
+
+def _scan_tfds(
+    config: TrainConfig, cache: PictureCache, reporter: Reporter
+) -> FolderScan:
+    dataset = tfds_source.find_dataset(config.tfds)
+    folder = cache.filepath.parent / "tfds"
+    with reporter.bar(f"Unpacking {config.tfds}") as bar:
+        root = tfds_source.unpack(dataset, folder, bar.set_total, bar.advance)
+    with reporter.bar(f"Reading {config.tfds}") as bar:
+        scan = tfds_source.scan_unpacked(
+            dataset, root, cache, config.image_size, bar.set_total, bar.advance
+        )
+    for note in tfds_source.left_unused(dataset, scan):
+        reporter.say(f"  {note}")
+    return scan
 
 
 @dataclass(frozen=True)

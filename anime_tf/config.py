@@ -215,7 +215,7 @@ class DrawConfig(_Config):
     perceptual: str = "drift"
     discriminator: str = "pixel"
     upsampling: str = "nearest"
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     channels: int = 32
     references: int = 64
     pretrain: bool = False

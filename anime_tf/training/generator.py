@@ -256,8 +256,8 @@ class _Run:
         )
         rate = config.learning_rate
         gan.compile(
-            keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99),
-            keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99),
+            keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.99),
+            keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.99),
             self._classifier,
             self._perceptual,
             config.adversarial_weight,

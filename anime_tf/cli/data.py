@@ -112,13 +112,13 @@ def export_tfds(out, file_format, image_size, beam, overwrite, **given):
       anime-tf data export-tfds --data-dir data/all_characters --out data/tfds
       anime-tf train --tfds data/tfds
     """
-    from anime_tf.datasets import tfds_source
+    from anime_tf.datasets import tfds_export
     from anime_tf.datasets.cache import open_cache
     from anime_tf.datasets.image_folder import scan_folder
     from anime_tf.datasets.manifest import LEFT_OUT, SPLITS, build_manifest
 
     config = TrainConfig.from_preset(**given)
-    tfds_source.check_export(out, overwrite, beam)
+    tfds_export.check_export(out, overwrite, beam)
     reporter = Reporter(Console())
     with reporter.bar(f"Reading {config.data_dir}") as bar:
         cache = open_cache(config.cache_dir, config.cache_bytes)
@@ -131,7 +131,7 @@ def export_tfds(out, file_format, image_size, beam, overwrite, **given):
         reporter.say(f"  left out {left_out} files that lie with two characters each")
     counts = {name: len(manifest.split(name)) for name in SPLITS}
     with reporter.bar("Writing", sum(counts.values())) as bar:
-        folder = tfds_source.export_dataset(
+        folder = tfds_export.export_dataset(
             manifest, out, image_size, file_format, beam, overwrite, bar.advance
         )
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())

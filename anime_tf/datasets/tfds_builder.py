@@ -1,6 +1,6 @@
 """The builder that turns folders of characters into a TFDS dataset.
 
-This module imports tensorflow-datasets, which is an extra: only `tfds_source` imports
+This module imports tensorflow-datasets, which is an extra: only `tfds_export` imports
 it, and only when it is needed.
 """
 

@@ -1,4 +1,4 @@
-"""Characters from, and into, tensorflow-datasets (TFDS).
+"""Characters from the datasets of tensorflow-datasets (TFDS).
 
 A dataset is read by unpacking it once, beside the picture cache:
 
@@ -14,7 +14,6 @@ evaluating, resuming and drawing read them without knowing of TFDS.
 """
 
 import hashlib
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,89 +28,23 @@ from anime_tf.datasets.image_folder import (
     list_files,
     look_into,
 )
-from anime_tf.datasets.manifest import SPLITS, Manifest
+from anime_tf.datasets.manifest import SPLITS
 from anime_tf.errors import UserError
 
 if TYPE_CHECKING:  # an extra, and not needed before it is asked for
     import tensorflow_datasets as tfds
 
-FILE_FORMATS = ("tfrecord", "array_record")
 
-
-def export_dataset(
-    manifest: Manifest,
-    out: Path | str,
-    image_size: int | None = None,
-    file_format: str = "tfrecord",
-    use_beam: bool = False,
-    overwrite: bool = False,
-    on_picture: Callable[[], None] = lambda: None,
-) -> Path:
-    """Writes the pictures of a manifest, in its split, as a TFDS dataset.
-
-    Args:
-        manifest: Names the pictures.
-        out: The folder of TFDS datasets (`data_dir` in TFDS' words) to put it into.
-        image_size: Side of the square to letterbox into, or None for the size of the
-            file.
-        file_format: One of `FILE_FORMATS`.
-        use_beam: Whether to build with Apache Beam, in several processes.
-        overwrite: Whether a dataset that is there already is replaced.
-        on_picture: Called after each picture, but not by Beam.
-
-    Returns:
-        The folder of the dataset, `out/anime_characters/1.0.0`.
-
-    Raises:
-        UserError: If it is there already, a library is absent, a name cannot be
-            stored or a picture is gone.
-    """
-    check_export(out, overwrite, use_beam)
-    _check_names(manifest.class_names)
-    library = _library()
-    from anime_tf.datasets.tfds_builder import AnimeCharacters
-
-    library.disable_progress_bar()
-    out, target = Path(out), _target(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as work:
-        builder = AnimeCharacters(
-            manifest=manifest,
-            image_size=image_size,
-            use_beam=use_beam,
-            on_picture=on_picture,
-            data_dir=work,
-        )
-        settings = library.download.DownloadConfig(
-            try_download_gcs=False,
-            beam_options=_beam_options() if use_beam else None,
-        )
-        builder.download_and_prepare(download_config=settings, file_format=file_format)
-        target.parent.mkdir(exist_ok=True)
-        if target.exists():
-            target.rename(Path(work, "replaced"))
-        Path(builder.data_dir).rename(target)
-    return target
-
-
-def check_export(out: Path | str, overwrite: bool, use_beam: bool) -> None:
-    """Raises `UserError` for what can be known to fail before any picture is read."""
-    _library()
-    target = _target(out)
-    if target.exists() and not overwrite:
+def load_library():
+    """Returns tensorflow-datasets; raises `UserError` with advice if it is absent."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
         raise UserError(
-            f"{target} already holds a dataset: replace it by --overwrite, or choose "
-            "another folder by --out"
-        )
-    for folder in (Path(out), target.parent, target):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file; give another folder by --out")
-    if use_beam and importlib.util.find_spec("apache_beam") is None:
-        raise UserError(
-            "--beam needs Apache Beam, which is not installed; it asks for older "
-            "libraries, so give it an environment of its own: "
-            "pip install 'anime_tf[cpu,tfds]' apache-beam"
-        )
+            f"tensorflow-datasets is needed for this and cannot be imported ({error}); "
+            "install it with: pip install 'anime_tf[tfds]'"
+        ) from error
+    return tensorflow_datasets
 
 
 def find_dataset(name_or_dir: str) -> "tfds.core.DatasetBuilder":
@@ -127,17 +60,18 @@ def find_dataset(name_or_dir: str) -> "tfds.core.DatasetBuilder":
     Raises:
         UserError: If there is no such dataset.
     """
-    library = _library()
+    library = load_library()
     folder = Path(name_or_dir).expanduser()
     if folder.is_dir():
-        builder = library.builder_from_directory(_folder_below(folder))
+        builder = _stored(library, _folder_below(folder))
     else:
         builder = _named(library, name_or_dir)
     _check_features(library, builder, name_or_dir)
-    if "train" not in builder.info.splits:
+    if "train" not in _own_splits(builder):
         raise UserError(
-            f"the dataset {name_or_dir} has no split train to learn from, but "
-            f"{', '.join(builder.info.splits) or 'none at all'}"
+            f"the dataset {name_or_dir} has nothing to learn from: its splits are "
+            f"{', '.join(builder.info.splits) or 'none at all'}, and none is a train "
+            "with examples"
         )
     return builder
 
@@ -180,9 +114,12 @@ def unpack(
                     path.parent.mkdir(exist_ok=True)
                     path.write_bytes(content)
                 on_example()
-        # Another run may have been faster; its files are the same.
-        if not target.is_dir():
+        try:
             ready.rename(target)
+        except OSError:
+            # Another run was faster; its files are the same.
+            if not target.is_dir():
+                raise
     return target
 
 
@@ -232,43 +169,9 @@ def left_unused(builder: "tfds.core.DatasetBuilder", scan: FolderScan) -> list[s
     notes = [f"not used: the splits {', '.join(others)}"] if others else []
     count = sum(builder.info.splits[split].num_examples for split in own)
     if count > len(scan.files):
-        notes.append(f"skipped {count - len(scan.files)} examples without a label")
+        lacking = count - len(scan.files)
+        notes.append(f"skipped, as they have no label: {lacking} examples")
     return notes
-
-
-def _library():
-    try:
-        import tensorflow_datasets
-    except ImportError as error:
-        raise UserError(
-            f"tensorflow-datasets is needed for this and cannot be imported ({error}); "
-            "install it with: pip install 'anime_tf[tfds]'"
-        ) from error
-    return tensorflow_datasets
-
-
-def _target(out: Path | str) -> Path:
-    # The name and the version of `AnimeCharacters`, known without importing it.
-    return Path(out) / "anime_characters" / "1.0.0"
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    """TFDS keeps names as the stripped lines of a text file."""
-    for name in names:
-        if name.splitlines() != [name.strip()] or not name.isprintable():
-            raise UserError(
-                f"the name {name!r} cannot be stored in a dataset: rename the folder "
-                "so that it has no spaces at its ends and no unprintable characters"
-            )
-
-
-def _beam_options():
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    # As many processes as there are cores.
-    return PipelineOptions(
-        ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
-    )
 
 
 def _folder_below(folder: Path) -> Path:
@@ -289,6 +192,22 @@ def _folder_below(folder: Path) -> Path:
     return found[0]
 
 
+def _stored(library, folder: Path) -> "tfds.core.DatasetBuilder":
+    try:
+        return library.builder_from_directory(folder)
+    # Whatever a damaged description makes the library raise.
+    except Exception as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path | str, error: Exception) -> UserError:
+    return UserError(f"the dataset in {folder} cannot be read: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _named(library, name: str) -> "tfds.core.DatasetBuilder":
     try:
         builder = library.builder(name)
@@ -296,10 +215,9 @@ def _named(library, name: str) -> "tfds.core.DatasetBuilder":
     # Downloading and preparing is somebody else's code for each of the datasets:
     # whatever it raises, there is no dataset.
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{name} is neither a folder nor a dataset that tensorflow-datasets can "
-            f"prepare: {reason[0]}"
+            f"prepare: {_first_line(error)}"
         ) from error
     return builder
 
@@ -320,7 +238,8 @@ def _check_features(library, builder, name: str) -> None:
 
 
 def _own_splits(builder) -> list[str]:
-    return [name for name in SPLITS if name in builder.info.splits]
+    splits = builder.info.splits
+    return [name for name in SPLITS if name in splits and splits[name].num_examples]
 
 
 def _identity(builder) -> str:
@@ -334,12 +253,16 @@ def _identity(builder) -> str:
 
 def _examples(builder, split: str) -> Iterator[tuple[bytes, int]]:
     """Yields encoded pictures and labels, always in the same order."""
-    library = _library()
+    library = load_library()
     decoders = {"image": library.decode.SkipDecoding()}
-    if builder.info.file_format.value == "array_record":
-        examples = builder.as_data_source(split, decoders=decoders)
-    else:
-        dataset = builder.as_dataset(split=split, decoders=decoders)
-        examples = library.as_numpy(dataset)
-    for example in examples:
-        yield bytes(example["image"]), int(example["label"])
+    try:
+        if builder.info.file_format.value == "array_record":
+            examples = builder.as_data_source(split, decoders=decoders)
+        else:
+            dataset = builder.as_dataset(split=split, decoders=decoders)
+            examples = library.as_numpy(dataset)
+        for example in examples:
+            yield bytes(example["image"]), int(example["label"])
+    # Each file format has errors of its own for shards that are absent or damaged.
+    except Exception as error:
+        raise _unreadable(builder.data_dir, error) from error

@@ -25,6 +25,8 @@ from anime_tf.datasets import tfds_builder  # noqa: E402
 
 # Not in the order of their code points, as names in a foreign dataset may be.
 FOREIGN = ("c/d", "b", "a")
+# Of the older protobuf that Apache Beam asks for.
+pytestmark = pytest.mark.filterwarnings("ignore:label.. is deprecated")
 
 
 @pytest.fixture
@@ -218,6 +220,10 @@ def test_beam_builds_the_same(manifest, exported, tmp_path):
         for path, example in found.items():
             assert example["label"] == expected[path]["label"]
             assert np.array_equal(example["image"], expected[path]["image"])
+    manifest.path_of(manifest.items[-1]).write_bytes(b"no more")
+    with pytest.raises(UserError, match=r"Beam did not .*was a picture a moment ago"):
+        tfds_export.export_dataset(manifest, tmp_path / "new", use_beam=True)
+    assert not list((tmp_path / "new").iterdir())
 
 
 # Finding

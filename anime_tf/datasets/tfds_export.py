@@ -2,7 +2,8 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from anime_tf.datasets.manifest import Manifest
@@ -60,7 +61,10 @@ def export_dataset(
             try_download_gcs=False,
             beam_options=_beam_options() if use_beam else None,
         )
-        builder.download_and_prepare(download_config=settings, file_format=file_format)
+        with _explaining(use_beam):
+            builder.download_and_prepare(
+                download_config=settings, file_format=file_format
+            )
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             target.rename(Path(work, "replaced"))
@@ -101,6 +105,19 @@ def _check_names(names: tuple[str, ...]) -> None:
                 f"the name {name!r} cannot be stored in a dataset: rename the folder "
                 "so that it has no spaces at its ends and no unprintable characters"
             )
+
+
+@contextmanager
+def _explaining(use_beam: bool) -> Iterator[None]:
+    """Beam's runners pass on an error as text: what was raised is in its last line."""
+    try:
+        yield
+    except Exception as error:
+        if not use_beam or isinstance(error, UserError):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1].removeprefix("anime_tf.errors.UserError: ")
+        raise UserError(f"Apache Beam did not build the dataset: {reason}") from error
 
 
 def _beam_options():

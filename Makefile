@@ -19,6 +19,7 @@ PRETRAINED_VGG = $(wildcard $(KERAS_MODELS)/vgg19_weights_tf_dim_ordering_tf_ker
 VGG_WEIGHTS ?= $(if $(PRETRAINED_VGG),imagenet,none)
 # The character to draw: a name, or a number.
 CHARACTER ?= 0
+DRAWINGS := $(DEMO)/drawings/$(shell date +%Y%m%d-%H%M%S)
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -45,10 +46,9 @@ endif
 	$(BIN)/anime-tf draw --target-class '$(CHARACTER)' --classifier '$(DEMO)/model' \
 	    --vgg-weights $(VGG_WEIGHTS) --time-budget 4m --preview-steps 40 \
 	    --out '$(DEMO)/drawing' --overwrite
-	rm -rf '$(DEMO)/drawings'
-	$(BIN)/anime-tf generate --model '$(DEMO)/drawing' --count 16 --out '$(DEMO)/drawings'
+	$(BIN)/anime-tf generate --model '$(DEMO)/drawing' --count 16 --out '$(DRAWINGS)'
 	@echo 'Recognise: $(DEMO)/model/report.html'
-	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DEMO)/drawings/grid.png'
+	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DRAWINGS)/grid.png'
 
 test: $(READY)
 	$(BIN)/python -m pytest

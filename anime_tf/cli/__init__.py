@@ -6,7 +6,7 @@
 import click
 
 from anime_tf import __version__
-from anime_tf.cli import data, draw, recognise
+from anime_tf.cli import data, draw, export, recognise
 from anime_tf.cli.options import SETTINGS, Group, set_up_output
 
 
@@ -28,6 +28,7 @@ def cli():
       anime-tf predict PICTURES    name them in new pictures
       anime-tf draw                learn to draw one of them
       anime-tf generate            draw
+      anime-tf export              take a model elsewhere
     """
     set_up_output()
 
@@ -40,3 +41,4 @@ cli.add_command(recognise.sort)
 cli.add_command(draw.draw)
 cli.add_command(draw.draw_eval)
 cli.add_command(draw.generate)
+cli.add_command(export.export)

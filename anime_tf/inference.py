@@ -56,7 +56,120 @@ class Prediction:
     problem: str = ""
 
 
-class Recognizer:
+class Predictor:
+    """Names characters in pictures, whatever it is that judges them.
+
+    Attributes:
+        class_names: The k names, in the order of the probabilities.
+        image_size: Side of the squares in pixels.
+        threshold: Pictures that score below it are unknown.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    threshold: float
+
+    def judge(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Judges pictures.
+
+        Args:
+            squares: uint8 `[n, image_size, image_size, 3]`.
+
+        Returns:
+            Calibrated probabilities float32 `[n, k]` and known scores float32 `[n]`.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self,
+        sources: Source | Iterable[Source],
+        top_k: int = 3,
+        batch_size: int = _BATCH,
+    ) -> list[Prediction]:
+        """Names the character in each picture.
+
+        Args:
+            sources: Files (path), encoded pictures (bytes), PIL images, or uint8 RGB
+                arrays `[h, w, 3]`, also stacked `[n, h, w, 3]`; one or several.
+            top_k: How many likely characters to list.
+            batch_size: Pictures per step of the network.
+
+        Returns:
+            One `Prediction` per picture, in order. A picture that cannot be read gets
+            one with a `problem`; it never stops the others.
+        """
+        single = (str, Path, bytes, Image.Image)
+        if isinstance(sources, single) or getattr(sources, "ndim", 0) == 3:
+            sources = [sources]
+        return list(self.stream(list(sources), top_k, batch_size))
+
+    def stream(
+        self,
+        sources: Sequence[Source],
+        top_k: int = 3,
+        batch_size: int = _BATCH,
+        on_batch: Callable[[Sequence[np.ndarray], Sequence[Prediction]], None]
+        | None = None,
+    ) -> Iterator[Prediction]:
+        """Like `predict`, but yields as it goes and never holds more than some batches.
+
+        Args:
+            sources, top_k, batch_size: As for `predict`.
+            on_batch: Called with the squares of a batch's readable pictures and their
+                predictions.
+        """
+        for start, squares, problems in self.load_batches(sources, batch_size):
+            readable = [square for square in squares if square is not None]
+            found = iter(self._recognize(readable, top_k) if readable else ())
+            batch = []
+            for offset, problem in enumerate(problems):
+                source = _describe(sources[start + offset], start + offset)
+                if problem:
+                    batch.append(Prediction(source, problem=problem))
+                else:
+                    batch.append(Prediction(source, **next(found)))
+            if on_batch:
+                on_batch(readable, [p for p in batch if not p.problem])
+            yield from batch
+
+    def load_batches(
+        self, sources: Sequence[Source], batch_size: int
+    ) -> Iterator[tuple[int, list[np.ndarray | None], list[str]]]:
+        """Decodes one batch ahead, in threads, while the network works."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            starts = range(0, len(sources), batch_size)
+
+            def submit(start: int) -> list:
+                chunk = sources[start : start + batch_size]
+                return [pool.submit(_load, s, self.image_size) for s in chunk]
+
+            ahead = [submit(start) for start in starts[:1]]
+            for number, start in enumerate(starts):
+                if number + 1 < len(starts):
+                    ahead.append(submit(starts[number + 1]))
+                loaded = [future.result() for future in ahead.pop(0)]
+                yield start, [s for s, _ in loaded], [p for _, p in loaded]
+
+    def _recognize(self, squares: list[np.ndarray], top_k: int) -> list[dict]:
+        probabilities, scores = self.judge(np.stack(squares))
+        results = []
+        for row, score in zip(probabilities, scores, strict=True):
+            order = np.argsort(-row, kind="stable")[:top_k]
+            top = tuple((self.class_names[i], float(row[i])) for i in order)
+            is_unknown = bool(score < self.threshold)
+            results.append(
+                {
+                    "name": UNKNOWN if is_unknown else top[0][0],
+                    "confidence": top[0][1],
+                    "known_score": float(score),
+                    "is_unknown": is_unknown,
+                    "top": top,
+                }
+            )
+        return results
+
+
+class Recognizer(Predictor):
     """A trained classifier with its names, its calibration and its unknowns.
 
     Args:
@@ -90,6 +203,10 @@ class Recognizer:
         self._maps = tf.function(
             lambda x: network(x, training=False)[2], input_signature=signature
         )
+
+    @property
+    def threshold(self) -> float:
+        return float(self.novelty.threshold)
 
     @staticmethod
     def exists(folder: Path | str) -> bool:
@@ -144,6 +261,11 @@ class Recognizer:
         logits, features = self._forward(squares)
         return logits.numpy(), features.numpy()
 
+    def judge(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, features = self.forward(squares)
+        logits = logits / self.temperature
+        return softmax(logits, axis=1), self.novelty.scores(features, logits)
+
     def log_probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Returns the calibrated log probabilities of characters, float32 `[n, k]`.
 
@@ -158,58 +280,6 @@ class Recognizer:
             ]
             logits.append(self.forward(np.stack(squares))[0])
         return log_softmax(np.concatenate(logits) / self.temperature, axis=1)
-
-    def predict(
-        self,
-        sources: Source | Iterable[Source],
-        top_k: int = 3,
-        batch_size: int = _BATCH,
-    ) -> list[Prediction]:
-        """Names the character in each picture.
-
-        Args:
-            sources: Files (path), encoded pictures (bytes), PIL images, or uint8 RGB
-                arrays `[h, w, 3]`, also stacked `[n, h, w, 3]`; one or several.
-            top_k: How many likely characters to list.
-            batch_size: Pictures per step of the network.
-
-        Returns:
-            One `Prediction` per picture, in order. A picture that cannot be read gets
-            one with a `problem`; it never stops the others.
-        """
-        single = (str, Path, bytes, Image.Image)
-        if isinstance(sources, single) or getattr(sources, "ndim", 0) == 3:
-            sources = [sources]
-        return list(self.stream(list(sources), top_k, batch_size))
-
-    def stream(
-        self,
-        sources: Sequence[Source],
-        top_k: int = 3,
-        batch_size: int = _BATCH,
-        on_batch: Callable[[Sequence[np.ndarray], Sequence[Prediction]], None]
-        | None = None,
-    ) -> Iterator[Prediction]:
-        """Like `predict`, but yields as it goes and never holds more than some batches.
-
-        Args:
-            sources, top_k, batch_size: As for `predict`.
-            on_batch: Called with the squares of a batch's readable pictures and their
-                predictions.
-        """
-        for start, squares, problems in self.load_batches(sources, batch_size):
-            readable = [square for square in squares if square is not None]
-            found = iter(self._recognize(readable, top_k) if readable else ())
-            batch = []
-            for offset, problem in enumerate(problems):
-                source = _describe(sources[start + offset], start + offset)
-                if problem:
-                    batch.append(Prediction(source, problem=problem))
-                else:
-                    batch.append(Prediction(source, **next(found)))
-            if on_batch:
-                on_batch(readable, [p for p in batch if not p.problem])
-            yield from batch
 
     def explain(
         self, squares: Sequence[np.ndarray], predictions: Sequence[Prediction]
@@ -228,45 +298,6 @@ class Recognizer:
         cams = class_activation_maps(maps, self.classifier, np.array(indices))
         pairs = zip(squares, cams, strict=True)
         return [_overlay(square, cam) for square, cam in pairs]
-
-    def _recognize(self, squares: list[np.ndarray], top_k: int) -> list[dict]:
-        logits, features = self.forward(np.stack(squares))
-        logits = logits / self.temperature
-        probabilities = softmax(logits, axis=1)
-        scores = self.novelty.scores(features, logits)
-        results = []
-        for row, score in zip(probabilities, scores, strict=True):
-            order = np.argsort(-row, kind="stable")[:top_k]
-            top = tuple((self.class_names[i], float(row[i])) for i in order)
-            is_unknown = bool(score < self.novelty.threshold)
-            results.append(
-                {
-                    "name": UNKNOWN if is_unknown else top[0][0],
-                    "confidence": top[0][1],
-                    "known_score": float(score),
-                    "is_unknown": is_unknown,
-                    "top": top,
-                }
-            )
-        return results
-
-    def load_batches(
-        self, sources: Sequence[Source], batch_size: int
-    ) -> Iterator[tuple[int, list[np.ndarray | None], list[str]]]:
-        """Decodes one batch ahead, in threads, while the network works."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            starts = range(0, len(sources), batch_size)
-
-            def submit(start: int) -> list:
-                chunk = sources[start : start + batch_size]
-                return [pool.submit(_load, s, self.image_size) for s in chunk]
-
-            ahead = [submit(start) for start in starts[:1]]
-            for number, start in enumerate(starts):
-                if number + 1 < len(starts):
-                    ahead.append(submit(starts[number + 1]))
-                loaded = [future.result() for future in ahead.pop(0)]
-                yield start, [s for s, _ in loaded], [p for _, p in loaded]
 
     def _check(self, folder: Path, record: dict) -> None:
         facts = {

@@ -182,13 +182,18 @@ def predict(paths, model, style, top_k, batch_size, explain):
     Example:
       anime-tf predict new.png downloads/ --format csv > names.csv
     """
-    check_complete(model)
-    from anime_tf.inference import Recognizer, find_pictures
+    is_run = model.suffix != ".tflite" and not (model / "saved_model.pb").is_file()
+    if is_run:
+        check_complete(model)
+    elif explain:
+        raise UserError(f"--explain needs the run itself, {model} is an export")
+    from anime_tf.export.recognition import load_predictor
+    from anime_tf.inference import find_pictures
 
     pictures = find_pictures(paths)
     if explain:
         _make_empty(explain)
-    recognizer = Recognizer.load(model)
+    recognizer = load_predictor(model)
     gallery = _Gallery(explain, recognizer) if explain else None
     reporter = Reporter(Console(stderr=True))
     predictions = []

@@ -1,9 +1,13 @@
 """Exports a run: tells what it is, writes it, checks that it answers alike."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from anime_tf import images
 from anime_tf.errors import UserError
-from anime_tf.export import folders, parity, records, saved_model
+from anime_tf.export import folders, parity, records, saved_model, tflite, trial
 from anime_tf.inference import Recognizer
 from anime_tf.progress import Reporter
 from anime_tf.run_files import SAMPLER, check_complete
@@ -11,6 +15,8 @@ from anime_tf.sampler import Sampler
 
 # Pictures that a SavedModel is compared on.
 _PARITY_PICTURES = 64
+# Pictures that int8 is calibrated on.
+_CALIBRATION_PICTURES = 200
 
 
 def load_run(run: Path) -> Recognizer | Sampler:
@@ -68,3 +74,78 @@ def export_saved_model(
             raise UserError(f"the export answers otherwise than {run}: {figures}")
         records.write(folder, figures, records.PARITY)
     return figures
+
+
+def export_tflite(
+    run: Path,
+    out: Path,
+    variants: Sequence[str],
+    data_dir: Path | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, dict]:
+    """Writes a run as TFLite files, one a variant, each tried on held-out pictures.
+
+    Args:
+        run, out, data_dir, reporter: As for `export_saved_model`.
+        variants: Some of `tflite.VARIANTS`.
+
+    Returns:
+        The figures of each variant, which also lie beside its file; `good` says
+        whether it may stand for the model. A file that is not good is written all the
+        same, and says so in its record.
+
+    Raises:
+        UserError: If the run or `out` cannot be used.
+    """
+    reporter = reporter or Reporter()
+    folders.check_target(out)
+    model = load_run(run)
+    is_drawing = isinstance(model, Sampler)
+    record = records.of_generator(model) if is_drawing else records.of_classifier(model)
+    figures = {}
+    with folders.publishing(out) as folder:
+        for variant in variants:
+            reporter.say(f"Converting to {variant} ...")
+            filepath = folder / f"{record['kind']}_{variant}.tflite"
+            if is_drawing:
+                content = tflite.convert_generator(model, variant)
+            else:
+                content = _convert_classifier(run, model, variant, data_dir)
+            tflite.write(filepath, content, {**record, "variant": variant})
+            lite = tflite.LiteModel(filepath)
+            if is_drawing:
+                found = trial.try_generator(lite, model)
+            else:
+                found = _try_classifier(run, lite, model, data_dir)
+            # Known only now: the file is written again, with its figures.
+            tflite.write(
+                filepath, content, {**record, "variant": variant, "trial": found}
+            )
+            figures[variant] = {"bytes": filepath.stat().st_size, **found}
+            records.write(folder, figures[variant], f"{filepath.stem}.json")
+        records.write(folder, {**record, "variants": list(variants)})
+    return figures
+
+
+def _convert_classifier(
+    run: Path, recognizer: Recognizer, variant: str, data_dir: Path | None
+) -> bytes:
+    squares = []
+    if variant == "int8":
+        paths, _ = parity.held_out(run, "train", data_dir)
+        step = max(1, len(paths) // _CALIBRATION_PICTURES)
+        squares = [images.load_square(p, recognizer.image_size) for p in paths[::step]]
+    return tflite.convert_classifier(recognizer, variant, squares)
+
+
+def _try_classifier(
+    run: Path, lite: tflite.LiteModel, recognizer: Recognizer, data_dir: Path | None
+) -> dict:
+    paths, labels = parity.held_out(run, "test", data_dir)
+    size = recognizer.image_size
+    squares = [images.load_square(path, size) for path in paths]
+    if not squares:
+        noise = np.random.default_rng(0)
+        squares = list(noise.integers(0, 256, (16, size, size, 3), np.uint8))
+    found = trial.try_classifier(lite, recognizer, np.stack(squares), labels)
+    return {**found, "real_pictures": len(paths)}

@@ -191,6 +191,14 @@ def test_generate_refuses_what_makes_no_sense(drawing, n, truncation):
         _generate(loaded, "generate", n, truncation=truncation)
 
 
+def test_predict_command_takes_the_folder(exported, pictures, expected):
+    command = ["predict", "--model", exported, "--format", "json", *pictures]
+    result = tiny.invoke(*command)
+    assert result.exit_code == 0, result.output
+    found = [row["name"] for row in json.loads(result.stdout)]
+    assert found == [prediction.name for prediction in expected]
+
+
 def test_a_used_folder_is_left_alone(trained, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="new or empty folder"):

@@ -149,7 +149,7 @@ class _Evaluation:
         self.config, self.sampler = config, sampler
         self.count, self.seed = count, seed
         self.cache = open_cache(config.cache_dir, config.cache_bytes)
-        self.network = FeatureNetwork.of_classifier(Path(config.classifier))
+        self.network = FeatureNetwork.of_run(config)
 
     def measure(self, name: str, judge: Recognizer | None) -> tuple[dict, "_Examples"]:
         """Returns the figures of one character, and pictures to show."""

@@ -6,15 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from anime_tf.config import TrainConfig
-from anime_tf.models.classifier import (
-    build_classifier,
-    feature_extractor,
-    load_classifier,
-)
-from anime_tf.run_files import CLASSIFIER, CONFIG
+from anime_tf.config import DrawConfig, TrainConfig
+from anime_tf.models.classifier import build_classifier, feature_extractor
+from anime_tf.models.features import LAYERS, build_features
+from anime_tf.run_files import CONFIG
 
 _IMAGE_SIZE = 128
+_VGG_SIZE = 64
 _BATCH = 32
 
 
@@ -36,20 +34,29 @@ class FeatureNetwork:
         )
 
     @classmethod
-    def of_classifier(cls, folder: Path) -> "FeatureNetwork":
-        """The ImageNet network that a classifier began with: it has never been told of
-        the characters, nor has a generator been trained to please it. For a classifier
-        that began with random weights there is none, and its own features must do."""
-        config = TrainConfig.load(folder / CONFIG)
-        if config.weights == "none":
-            classifier = load_classifier(folder / CLASSIFIER)
-            name = f"{config.backbone}, trained on these characters alone"
-        else:
+    def of_run(cls, config: DrawConfig) -> "FeatureNetwork":
+        """The ImageNet network that the classifier of a run began with.
+
+        It has never been told of the characters, nor has a generator been trained to
+        please it. Where the classifier began with random weights, the VGG19 of the run
+        must do: a classifier that knows only a few pictures answers wildly to what it
+        has not seen.
+        """
+        guide = TrainConfig.load(Path(config.classifier) / CONFIG)
+        if guide.weights != "none":
             classifier = build_classifier(
-                config.backbone, 2, _IMAGE_SIZE, weights=config.weights
+                guide.backbone, 2, _IMAGE_SIZE, weights=guide.weights
             )
-            name = f"{config.backbone}, ImageNet, {_IMAGE_SIZE} px"
-        return cls(feature_extractor(classifier), name)
+            name = f"{guide.backbone}, ImageNet, {_IMAGE_SIZE} px"
+            return cls(feature_extractor(classifier), name)
+        kind = "random" if config.vgg_weights == "none" else "ImageNet"
+        vgg = build_features(_VGG_SIZE, LAYERS[-1:], config.vgg_weights)
+        pooled = keras.layers.GlobalAveragePooling2D()(vgg.outputs[0])
+        scaled = keras.layers.UnitNormalization()(pooled)
+        # KID expects features of a length that grows with their number.
+        scaled = keras.layers.Rescaling(pooled.shape[-1] ** 0.5)(scaled)
+        name = f"vgg19 {LAYERS[-1]}, {kind}, {_VGG_SIZE} px"
+        return cls(keras.Model(vgg.input, scaled), name)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 `[n, d]` for uint8 `[n, h, w, 3]`."""

@@ -30,6 +30,9 @@ def test_features_are_named_maps():
     assert shapes == [(32, 32, 64), (16, 16, 128), (8, 8, 256)]
     assert len(shapes) == len(LAYERS)
     assert not features.trainable_variables
+    again = build_features(32, weights="none")
+    images = np.full((1, 32, 32, 3), 200.0)
+    np.testing.assert_array_equal(features(images)[2], again(images)[2])
 
 
 def test_a_file_of_the_first_layers_is_enough(first_block):

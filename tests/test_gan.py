@@ -109,6 +109,29 @@ def test_a_teacher_is_obeyed(teacher):
     assert losses[-1] < losses[0] - 0.1 * abs(losses[0])
 
 
+def test_a_shouting_classifier_does_not_drown_the_others():
+    """However steep it is, the step is the same: it has reached its limit."""
+    runs = []
+    for steepness in (1e3, 1e6, -1e6):
+        gan = _build(
+            classification_loss=lambda views, _, k=steepness: (
+                k * tf.reduce_mean(views[..., 0])
+            ),
+            # Adam does not care for the length of a gradient; this one does.
+            generator_optimizer=keras.optimizers.SGD(1e-3),
+        )
+        before = _values(gan.generator)
+        _fit(gan, _data(batches=1))
+        after = _values(gan.generator)
+        runs.append(
+            np.concatenate(
+                [(a - b).ravel() for a, b in zip(after, before, strict=True)]
+            )
+        )
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-3, atol=1e-7)
+    assert np.abs(runs[0] - runs[2]).max() > 1e-6
+
+
 def test_the_average_follows_the_generator():
     gan = _build(average_decay=0.9)
     before = _values(gan.generator)

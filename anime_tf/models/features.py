@@ -58,7 +58,12 @@ def _build_vgg(shape: tuple[int, int, int], weights: str) -> keras.Model:
         )
 
     if weights == "none":
-        return build(None)
+        vgg = build(None)
+        # The same random weights in all runs: their figures can be compared.
+        for number, layer in enumerate(_convolutions(vgg)):
+            initializer = keras.initializers.HeNormal(seed=number)
+            layer.kernel.assign(initializer(layer.kernel.shape))
+        return vgg
     if weights == "imagenet":
         return published.download(lambda: build("imagenet"), "VGG19", _FILE, _OPTION)
     vgg = _first_layers(build(None), _count_convolutions(Path(weights)))
@@ -68,8 +73,11 @@ def _build_vgg(shape: tuple[int, int, int], weights: str) -> keras.Model:
 
 def _first_layers(vgg: keras.Model, convolutions: int) -> keras.Model:
     """Returns the network up to the last convolution that a file holds."""
-    layers = [layer for layer in vgg.layers if isinstance(layer, keras.layers.Conv2D)]
-    return keras.Model(vgg.input, layers[:convolutions][-1].output)
+    return keras.Model(vgg.input, _convolutions(vgg)[:convolutions][-1].output)
+
+
+def _convolutions(vgg: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in vgg.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
 def _count_convolutions(filepath: Path) -> int:

@@ -10,6 +10,8 @@ from anime_tf.layers import DifferentiableAugmentation
 from anime_tf.losses import hinge_discriminator_loss, hinge_generator_loss
 from anime_tf.models.networks import LATENT_DIM
 
+_TINY = 1e-12
+
 
 class CharacterGAN(keras.Model):
     """Trains a generator under three teachers.
@@ -110,11 +112,11 @@ class CharacterGAN(keras.Model):
             fake_logits = self._judge(views, labels, training=True)
             real_logits = self._judge(self.augmentation(images), labels, training=True)
             terms = self._terms(fakes, views, fake_logits, labels, references)
-            generator_loss = self._weighted_sum(terms)
             discriminator_loss = hinge_discriminator_loss(real_logits, fake_logits)
-        self._descend(tape, generator_loss, self.generator, self.optimizer)
+        lesson = self._lesson(tape, terms, fakes)
+        self._descend(tape, self.optimizer, self.generator, fakes, lesson)
         self._descend(
-            tape, discriminator_loss, self.discriminator, self.discriminator_optimizer
+            tape, self.discriminator_optimizer, self.discriminator, discriminator_loss
         )
         self._average()
         return self._track({"discriminator_loss": discriminator_loss, **terms})
@@ -174,13 +176,29 @@ class CharacterGAN(keras.Model):
         }
         return {name: term() for name, term in terms.items() if self.loss_weights[name]}
 
-    def _weighted_sum(self, terms: dict):
-        return tf.add_n([self.loss_weights[name] * terms[name] for name in terms])
+    def _lesson(self, tape, terms: dict, fakes):
+        """The gradient of the weighted terms with respect to the fakes.
 
-    def _descend(self, tape, loss, network, optimizer) -> None:
+        A classifier that has seen few pictures can be steep enough to drown all others:
+        it never speaks louder than they do together.
+        """
+        gradients = {
+            name: self.loss_weights[name] * tape.gradient(term, fakes)
+            for name, term in terms.items()
+        }
+        classification = gradients.pop("classification_loss", None)
+        if not gradients:
+            return classification
+        lesson = tf.add_n(list(gradients.values()))
+        if classification is None:
+            return lesson
+        loudness = tf.norm(classification) / (tf.norm(lesson) + _TINY)
+        return lesson + classification / tf.maximum(loudness, 1.0)
+
+    def _descend(self, tape, optimizer, network, target, lesson=None) -> None:
         variables = network.trainable_variables
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        optimizer.apply(gradients, variables)
+        sources = [variable.value for variable in variables]
+        optimizer.apply(tape.gradient(target, sources, lesson), variables)
 
     def _average(self) -> None:
         step = ops.cast(self.optimizer.iterations, "float32")

@@ -510,7 +510,7 @@ class _Run:
 
     @cached_property
     def _feature_network(self) -> FeatureNetwork:
-        return FeatureNetwork.of_classifier(Path(self.config.classifier))
+        return FeatureNetwork.of_run(self.config)
 
     @cached_property
     def _real_features(self) -> np.ndarray:

@@ -74,10 +74,10 @@ def export(model: Path, style: str, out: Path, data_dir, top_k, max_pixels, vari
 def _say_variants(reporter: Reporter, figures: dict[str, dict]) -> None:
     table = Table()
     table.add_column("Variant")
-    for heading in ("MB", "ms each", "accuracy", "agreement", "PSNR", "good"):
+    for heading in ("MB", "ms each", "accuracy", "agreement", "known", "PSNR", "good"):
         table.add_column(heading, justify="right")
     for variant, row in figures.items():
-        shares = [row.get(key) for key in ("accuracy", "agreement")]
+        shares = [row.get(key) for key in ("accuracy", "agreement", "accepted")]
         shares = ["-" if share is None else f"{share:.1%}" for share in shares]
         psnr = f"{row['psnr_db']} dB" if "psnr_db" in row else "-"
         size, latency = f"{row['bytes'] / 1e6:.1f}", f"{row['milliseconds']:.1f}"

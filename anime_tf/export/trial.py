@@ -8,7 +8,8 @@ from anime_tf.export.tflite import LiteModel
 from anime_tf.inference import Recognizer
 from anime_tf.sampler import Sampler
 
-# A variant that answers right this much less often than the model is not good.
+# A variant that answers right this much less often than the model is not good, nor one
+# that calls this many more, or fewer, unknown.
 MOST_LOST = 0.01
 # A drawing this near to the model's, in dB, can hardly be told from it.
 LEAST_PSNR = 35.0
@@ -49,6 +50,12 @@ def try_classifier(
     reference = float(np.mean(wanted == labels)) if has_labels else None
     agreement = float(np.mean(tops == wanted))
     lost = reference - accuracy if has_labels else 1 - agreement
+    # Whoever is known, and is called unknown, is lost as much as by a wrong name.
+    accepted, expected_accepted = (
+        np.mean(scores >= threshold),
+        np.mean(known >= threshold),
+    )
+    lost = max(lost, float(abs(expected_accepted - accepted)))
     is_finite = bool(np.isfinite(found).all() and np.isfinite(scores).all())
     return {
         "pictures": len(squares),
@@ -56,6 +63,8 @@ def try_classifier(
         "accuracy": accuracy,
         "accuracy_of_model": reference,
         "agreement": agreement,
+        "accepted": float(accepted),
+        "accepted_by_model": float(expected_accepted),
         "agreement_of_unknown": float(
             np.mean((scores < threshold) == (known < threshold))
         ),

@@ -51,7 +51,7 @@ endif
 	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DRAWINGS)/grid.png'
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from anime_tf.models.features import LAYERS, build_features
 from anime_tf.run_files import CONFIG
 
 _IMAGE_SIZE = 128
-_VGG_SIZE = 64
+_VGG_SIZE = 32
 _BATCH = 32
 
 

@@ -44,7 +44,7 @@ def _metrics(folder):
 
 def test_every_figure_is_there(run):
     metrics = _metrics(run)
-    assert metrics["features"] == "vgg19 block3_conv4, random, 64 px"
+    assert metrics["features"] == "vgg19 block3_conv4, random, 32 px"
     assert metrics["judge"] is None
     assert metrics["num_generated"] == 16
     assert metrics["step"] == 12

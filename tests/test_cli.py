@@ -70,6 +70,7 @@ def test_every_command_is_there():
         ("data", "export-tfds"),
         ("draw",),
         ("draw-eval",),
+        ("export",),
         ("generate",),
     }
 

@@ -16,78 +16,24 @@ _FORMAT = 1
 _BATCH = 32
 
 
-class Sampler:
-    """A trained generator with the names of those it draws.
+class Drawer:
+    """Draws characters from noise, whatever network it is that draws.
 
-    Args:
-        generator: Noise `[n, d]` and labels int `[n]` to images in [0, 255].
+    Attributes:
         class_names: The name of each label.
         drawn: The names that it was trained to draw, at least one.
-        record: Whatever else is to be known of the run; JSON-ready.
+        image_size: Side of the drawings in pixels.
+        noise_size: Numbers that each drawing is made from.
     """
 
-    def __init__(
-        self,
-        generator: keras.Model,
-        class_names: Sequence[str],
-        drawn: Sequence[str],
-        record: dict | None = None,
-    ):
-        self.generator = generator
-        self.class_names, self.drawn = tuple(class_names), tuple(drawn)
-        self.record = record or {}
-        self.image_size = generator.output_shape[1]
-        self._noise_size = generator.input_shape[0][1]
-        self._draw = tf.function(
-            lambda noise, labels: generator([noise, labels], training=False),
-            input_signature=[
-                tf.TensorSpec([None, self._noise_size], tf.float32),
-                tf.TensorSpec([None], tf.int32),
-            ],
-        )
+    class_names: tuple[str, ...]
+    drawn: tuple[str, ...]
+    image_size: int
+    noise_size: int
 
-    @classmethod
-    def load(cls, folder: Path | str) -> "Sampler":
-        """Reads a run's folder, strictly; the best drawings so far if it still runs.
-
-        Raises:
-            UserError: If a part is absent, damaged, or does not fit the others.
-        """
-        folder = Path(folder)
-        if not (folder / SAMPLER).is_file():
-            raise UserError(
-                f"there is no trained generator in {folder}; train one with: "
-                "anime-tf draw, or name another by --model"
-            )
-        try:
-            record = json.loads((folder / SAMPLER).read_text(encoding="utf-8"))
-            if record.pop("format") != _FORMAT:
-                raise ValueError("made by another version")
-            names, drawn = record.pop("class_names"), record.pop("drawn")
-            size = record.pop("image_size")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{folder / SAMPLER} is not valid: {error}") from error
-        sampler = cls(load_network(folder / GENERATOR), names, drawn, record)
-        if sampler.image_size != size or not set(drawn) <= set(names) or not drawn:
-            raise UserError(
-                f"{folder / SAMPLER} and {GENERATOR} beside it are of two runs: "
-                f"drawings of {size} and of {sampler.image_size} pixels, or other names"
-            )
-        return sampler
-
-    def save(self, folder: Path | str) -> None:
-        """Writes the generator and, last, the record."""
-        folder = Path(folder)
-        save_network(self.generator, folder / GENERATOR)
-        record = {
-            "format": _FORMAT,
-            "class_names": self.class_names,
-            "drawn": self.drawn,
-            "image_size": self.image_size,
-            **self.record,
-        }
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        files.write_text(folder / SAMPLER, text)
+    def draw(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Returns uint8 `[n, h, w, 3]` for noise float32 `[n, d]` and int32 `[n]`."""
+        raise NotImplementedError
 
     def generate(
         self,
@@ -181,7 +127,7 @@ class Sampler:
         if not 0 <= truncation <= 1:
             raise UserError(f"--truncation must be 0 to 1, got {truncation}")
         rows = [
-            np.random.default_rng([seed, i]).normal(size=self._noise_size)
+            np.random.default_rng([seed, i]).normal(size=self.noise_size)
             for i in range(n)
         ]
         return np.array(rows, np.float32)
@@ -196,8 +142,81 @@ class Sampler:
         """Returns the name of a character that is given by name or by number."""
         return find_character(character, self.class_names, self.drawn)
 
+
+class Sampler(Drawer):
+    """A trained generator with the names of those it draws.
+
+    Args:
+        generator: Noise `[n, d]` and labels int `[n]` to images in [0, 255].
+        class_names: The name of each label.
+        drawn: The names that it was trained to draw, at least one.
+        record: Whatever else is to be known of the run; JSON-ready.
+    """
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        class_names: Sequence[str],
+        drawn: Sequence[str],
+        record: dict | None = None,
+    ):
+        self.generator = generator
+        self.class_names, self.drawn = tuple(class_names), tuple(drawn)
+        self.record = record or {}
+        self.image_size = generator.output_shape[1]
+        self.noise_size = generator.input_shape[0][1]
+        self._draw = tf.function(
+            lambda noise, labels: generator([noise, labels], training=False),
+            input_signature=[
+                tf.TensorSpec([None, self.noise_size], tf.float32),
+                tf.TensorSpec([None], tf.int32),
+            ],
+        )
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Sampler":
+        """Reads a run's folder, strictly; the best drawings so far if it still runs.
+
+        Raises:
+            UserError: If a part is absent, damaged, or does not fit the others.
+        """
+        folder = Path(folder)
+        if not (folder / SAMPLER).is_file():
+            raise UserError(
+                f"there is no trained generator in {folder}; train one with: "
+                "anime-tf draw, or name another by --model"
+            )
+        try:
+            record = json.loads((folder / SAMPLER).read_text(encoding="utf-8"))
+            if record.pop("format") != _FORMAT:
+                raise ValueError("made by another version")
+            names, drawn = record.pop("class_names"), record.pop("drawn")
+            size = record.pop("image_size")
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{folder / SAMPLER} is not valid: {error}") from error
+        sampler = cls(load_network(folder / GENERATOR), names, drawn, record)
+        if sampler.image_size != size or not set(drawn) <= set(names) or not drawn:
+            raise UserError(
+                f"{folder / SAMPLER} and {GENERATOR} beside it are of two runs: "
+                f"drawings of {size} and of {sampler.image_size} pixels, or other names"
+            )
+        return sampler
+
+    def save(self, folder: Path | str) -> None:
+        """Writes the generator and, last, the record."""
+        folder = Path(folder)
+        save_network(self.generator, folder / GENERATOR)
+        record = {
+            "format": _FORMAT,
+            "class_names": self.class_names,
+            "drawn": self.drawn,
+            "image_size": self.image_size,
+            **self.record,
+        }
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        files.write_text(folder / SAMPLER, text)
+
     def draw(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Returns uint8 `[n, h, w, 3]` for noise float32 `[n, d]` and int32 `[n]`."""
         parts = [
             to_pixels(self._draw(noise[i : i + _BATCH], labels[i : i + _BATCH]).numpy())
             for i in range(0, len(noise), _BATCH)

@@ -96,6 +96,10 @@ class Batcher:
             else:
                 for (_, future), result in zip(batch, results, strict=True):
                     _settle(future, result)
+            finally:
+                # Whoever has no result yet gets none: the worker was stopped.
+                for _, future in batch:
+                    future.cancel()
 
     async def _collect(self) -> list[tuple[Row, asyncio.Future]]:
         loop = asyncio.get_running_loop()

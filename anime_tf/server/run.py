@@ -80,6 +80,8 @@ def build_server(
         http=impatient(limits.receive_seconds),
         ws="none",
         lifespan="on",
+        # Whatever the program does with its log.
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -77,14 +77,20 @@ class Drawer:
         Returns:
             uint8 `[len(seeds) * frames, h, w, 3]`, a closed round.
         """
+        noise = self.way(seeds, frames, truncation)
+        return self.draw(noise, self.labels(len(noise), character or self.drawn[0]))
+
+    def way(
+        self, seeds: Sequence[int], frames: int, truncation: float = 1.0
+    ) -> np.ndarray:
+        """Returns the noise of an interpolation, truncated, float32 `[n, d]`."""
         if len(set(seeds)) < 2 or frames < 1:
             raise UserError("interpolation needs two different seeds and a frame")
         stops = [self.noise(1, seed, truncation)[0] for seed in seeds]
         rounds = zip(stops, [*stops[1:], stops[0]], strict=True)
         shares = np.arange(frames) / frames
         noise = [_between(a, b, share) for a, b in rounds for share in shares]
-        noise = truncation * np.stack(noise).astype(np.float32)
-        return self.draw(noise, self.labels(len(noise), character or self.drawn[0]))
+        return truncation * np.stack(noise).astype(np.float32)
 
     def best(
         self,

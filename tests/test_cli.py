@@ -73,6 +73,7 @@ def test_every_command_is_there():
         ("export",),
         ("generate",),
         ("serve",),
+        ("ui",),
     }
 
 

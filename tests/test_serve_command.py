@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import signal
+import sys
 import urllib.request
 
 import pytest
@@ -14,7 +15,8 @@ from anime_tf.inference import Recognizer, find_pictures
 from anime_tf.models.networks import build_generator
 from anime_tf.sampler import Sampler
 from anime_tf.server.limits import Limits
-from anime_tf.server.run import load_models
+from anime_tf.server.loading import load_services
+from anime_tf.server.run import bind
 from tests import tiny
 
 
@@ -73,7 +75,7 @@ def _post(address, content):
 def test_takes_and_gives_what_the_exports_do(trained, drawing, tmp_path):
     for source in (trained, drawing):
         export.export_saved_model(source, tmp_path / source.parent.name, 3, 10**6)
-    models = load_models(trained, drawing, Limits(), top_k=3)
+    models = load_services(trained, drawing, Limits(), top_k=3).served()
     for model, source in zip(models, (trained, drawing), strict=True):
         loaded = tf.saved_model.load(str(tmp_path / source.parent.name)).signatures
         assert set(loaded) == set(model.signatures)
@@ -102,8 +104,6 @@ def test_a_generator_is_no_classifier(trained, drawing, tmp_path):
 
 
 def test_a_port_that_is_taken(trained):
-    from anime_tf.server.run import bind
-
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         found = _fail("--classifier", trained, "--port", port)
@@ -119,7 +119,7 @@ def test_a_queue_that_is_too_short(trained):
 
 
 def test_without_the_extra(trained, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     found = _fail("--classifier", trained)
     assert "pip install 'anime_tf[serve]'" in found
 

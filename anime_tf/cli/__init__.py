@@ -30,6 +30,7 @@ def cli():
       anime-tf generate            draw
       anime-tf export              take a model elsewhere
       anime-tf serve               answer over HTTP
+      anime-tf ui                  a page to play with
     """
     set_up_output()
 
@@ -44,3 +45,4 @@ cli.add_command(draw.draw_eval)
 cli.add_command(draw.generate)
 cli.add_command(export.export)
 cli.add_command(serve.serve)
+cli.add_command(serve.ui)

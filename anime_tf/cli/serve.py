@@ -1,4 +1,4 @@
-"""The command that answers over HTTP: serve."""
+"""The commands that answer over HTTP: serve, ui."""
 
 import ipaddress
 import logging
@@ -80,12 +80,30 @@ def serve(host: str, port: int, **given):
       curl http://127.0.0.1:8501/v1/models/classifier/metadata
     """
     set_up_output()
-    run_server(host, port, **given)
+    _run_server(host, port, with_page=False, **given)
 
 
-def run_server(
+@click.command(cls=Command, context_settings=SETTINGS)
+@with_options(_server_options)
+def ui(host: str, port: int, **given):
+    """Shows a page to play with: drop a picture, draw a character.
+
+    It is for the browser on this machine, needs no internet, and is the same server as
+    `anime-tf serve`. Ctrl-C ends it.
+
+    \b
+    Example:
+      anime-tf ui
+      anime-tf ui --classifier saved_models/classifier --port 8600
+    """
+    set_up_output()
+    _run_server(host, port, with_page=True, **given)
+
+
+def _run_server(
     host: str,
     port: int,
+    with_page: bool,
     classifier: Path | None,
     generator: Path | None,
     max_body: int,
@@ -95,7 +113,6 @@ def run_server(
     timeout: float,
     top_k: int,
 ) -> None:
-    """Loads the models and serves them until told to end."""
     reporter = Reporter(Console())
     classifier, generator = _find_models(classifier, generator)
     if max_queue < max_pictures:
@@ -104,7 +121,7 @@ def run_server(
             "or a request of so many could never be answered"
         )
     _check_installed()
-    from anime_tf.server import run
+    from anime_tf.server import loading, page, run
     from anime_tf.server.app import build_app
     from anime_tf.server.limits import Limits
 
@@ -122,15 +139,20 @@ def run_server(
     host, port = listener.getsockname()[:2]
     if not ipaddress.ip_address(host).is_loopback:
         _warn(reporter, host)
-    models = run.load_models(classifier, generator, limits, top_k)
+    services = loading.load_services(classifier, generator, limits, top_k)
+    models = services.served()
+    routes = page.build_page(services, limits) if with_page else []
+    app = build_app(models, limits, routes)
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def on_start() -> None:
         for model in models:
             reporter.say(f"Serving {place}/v1/models/{model.name}")
+        if with_page:
+            reporter.say(f"Open {place}/ in a browser.")
 
     with suppress(KeyboardInterrupt):
-        run.serve(build_app(models, limits), listener, limits, on_start)
+        run.serve(app, listener, limits, on_start)
     reporter.say("Ended.")
 
 

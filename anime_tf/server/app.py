@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from anime_tf.server import payloads
 from anime_tf.server.errors import BusyError, RequestError
@@ -22,15 +22,18 @@ from anime_tf.server.limits import Intake, Limits, answer_in_time
 from anime_tf.server.signatures import VERSION, ServedModel
 
 
-def build_app(models: Sequence[ServedModel], limits: Limits) -> Starlette:
+def build_app(
+    models: Sequence[ServedModel], limits: Limits, more: Sequence[BaseRoute] = ()
+) -> Starlette:
     """Builds the application.
 
     Args:
         models: At least one.
         limits: Those that the models were given.
+        more: Routes of something else beside them.
     """
     api = _Api(models, limits)
-    routes = []
+    routes = list(more)
     for place in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}"):
         routes += [
             Route(f"{place}:predict", api.predict, methods=["POST"]),

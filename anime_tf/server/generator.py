@@ -60,14 +60,8 @@ class GeneratorService:
         self, n: np.ndarray, seed: np.ndarray, truncation: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Draws the first `n` pictures of a seed, each character in turn."""
-        n, seed, truncation = n.item(), seed.item(), truncation.item()
-        self._check_count(n)
-        if seed < 0:
-            raise RequestError(400, f"'seed' must be at least 0, got {seed}")
-        if not 0 <= truncation <= 1:
-            raise RequestError(400, f"'truncation' must be 0 to 1, got {truncation}")
-        noise = truncation * self.drawer.noise(n, seed)
-        return await self.draw(noise, self.drawer.labels(n))
+        noise = self.noise(n.item(), seed.item(), truncation.item())
+        return await self.draw(noise, self.drawer.labels(len(noise)))
 
     async def generate_png(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The same as PNG files."""
@@ -93,6 +87,27 @@ class GeneratorService:
             images = await asyncio.gather(*map(self.batcher.run, rows))
         return {"images": np.stack(images)}
 
+    def noise(self, n: int, seed: int, truncation: float) -> np.ndarray:
+        """Returns the truncated noise of a seed, float32 `[n, d]`.
+
+        Raises:
+            RequestError: If an argument is out of its range (400).
+        """
+        self._check_count(n)
+        _check_range([seed], truncation)
+        return truncation * self.drawer.noise(n, seed)
+
+    def way(self, seeds: list[int], frames: int, truncation: float) -> np.ndarray:
+        """Returns the noise of the way between two seeds and back, as `Drawer.way`.
+
+        Raises:
+            RequestError: If an argument is out of its range (400).
+        """
+        _check_range(seeds, truncation)
+        if len(set(seeds)) < 2:
+            raise RequestError(400, "the way needs two different seeds")
+        return self.drawer.way(seeds, frames, truncation)
+
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self._limits.pictures:
             raise RequestError(
@@ -108,6 +123,13 @@ class GeneratorService:
         # The first call of a network takes many times longer than the others.
         noise = np.zeros(self.drawer.noise_size, np.float32)
         await self.batcher.call(self._draw_rows, [(noise, 0)])
+
+
+def _check_range(seeds: list[int], truncation: float) -> None:
+    if min(seeds) < 0:
+        raise RequestError(400, f"a seed must be at least 0, got {min(seeds)}")
+    if not 0 <= truncation <= 1:
+        raise RequestError(400, f"'truncation' must be 0 to 1, got {truncation}")
 
 
 def to_png(image: np.ndarray) -> bytes:

@@ -1,40 +1,17 @@
-"""Starts the server: models, socket, signals."""
+"""Runs the server: socket, protocol, signals."""
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
 from anime_tf.errors import UserError
-from anime_tf.export.drawing import load_drawer
-from anime_tf.export.recognition import load_predictor
-from anime_tf.server.classifier import ClassifierService
 from anime_tf.server.connections import impatient
-from anime_tf.server.generator import GeneratorService
 from anime_tf.server.limits import Limits
-from anime_tf.server.signatures import ServedModel
 
 # Seconds that requests are given to be answered when the server is told to end.
 _FAREWELL = 30
-
-
-def load_models(
-    classifier: Path | None, generator: Path | None, limits: Limits, top_k: int = 3
-) -> list[ServedModel]:
-    """Loads what is to be served: runs or exports.
-
-    Raises:
-        UserError: If one of them cannot be loaded.
-    """
-    models = []
-    if classifier:
-        predictor = load_predictor(classifier)
-        models.append(ClassifierService(predictor, limits, top_k).served())
-    if generator:
-        models.append(GeneratorService(load_drawer(generator), limits).served())
-    return models
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -19,6 +19,8 @@ from anime_tf.server.app import build_app
 from anime_tf.server.classifier import ClassifierService
 from anime_tf.server.generator import GeneratorService
 from anime_tf.server.limits import Limits
+from anime_tf.server.loading import Services
+from anime_tf.server.page import build_page
 
 SIZE = 16
 
@@ -39,6 +41,9 @@ class ColourPredictor(Predictor):
         means = squares.mean(axis=(1, 2), dtype=np.float32)
         shares = means / np.maximum(means.sum(axis=1, keepdims=True), 1)
         return shares, means.max(axis=1) - means.min(axis=1)
+
+    def explain(self, squares, predictions):
+        return [Image.fromarray(255 - square) for square in squares]
 
 
 class StripeDrawer(Drawer):
@@ -86,14 +91,15 @@ class Live:
 
 @contextlib.contextmanager
 def serving(seconds=0.0, **limits):
-    """A server with both models, whose network takes so many seconds a batch."""
+    """A server with both models and the page; a batch takes so many seconds."""
     limits = Limits(**limits)
     predictor = ColourPredictor(seconds)
-    services = (
+    services = Services(
         ClassifierService(predictor, limits, top_k=2),
         GeneratorService(StripeDrawer(), limits),
+        predictor,
     )
-    app = build_app([service.served() for service in services], limits)
+    app = build_app(services.served(), limits, build_page(services, limits))
     started = threading.Event()
     server = run.build_server(app, limits, started.set)
     with run.bind("127.0.0.1", 0) as listener:

@@ -62,7 +62,7 @@ def test_metadata(live):
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/page/nothing.js",
         "/v1/models",
         "/v1/models/nobody",
         "/v1/models/nobody/metadata",

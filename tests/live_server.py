@@ -18,7 +18,7 @@ from anime_tf.server import run
 from anime_tf.server.app import build_app
 from anime_tf.server.classifier import ClassifierService
 from anime_tf.server.generator import GeneratorService
-from anime_tf.server.limits import Limits
+from anime_tf.server.limits import Intake, Limits
 from anime_tf.server.loading import Services
 from anime_tf.server.page import build_page
 
@@ -99,7 +99,8 @@ def serving(seconds=0.0, **limits):
         GeneratorService(StripeDrawer(), limits),
         predictor,
     )
-    app = build_app(services.served(), limits, build_page(services, limits))
+    intake = Intake(limits)
+    app = build_app(services.served(), intake, build_page(services, intake))
     started = threading.Event()
     server = run.build_server(app, limits, started.set)
     with run.bind("127.0.0.1", 0) as listener:

@@ -386,6 +386,15 @@ def test_a_body_of_a_gigabyte():
         assert live.is_well()
 
 
+def test_who_goes_away_is_no_trouble(live, caplog):
+    begun = f"POST {_PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
+    for _ in range(3):
+        with live.connect() as client:
+            client.sendall(begun.encode())
+    assert live.is_well()
+    assert caplog.text == ""
+
+
 def test_all_bodies_together():
     begun = f"POST {_PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 700000\r\n\r\n"
     limits = {"body_bytes": _MIB, "all_bodies_bytes": _MIB, "receive_seconds": 20.0}

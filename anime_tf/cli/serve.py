@@ -106,26 +106,51 @@ def _run_server(
     with_page: bool,
     classifier: Path | None,
     generator: Path | None,
-    max_body: int,
-    max_pictures: int,
-    max_queue: int,
-    max_pixels: int,
-    timeout: float,
     top_k: int,
+    **limits,
 ) -> None:
-    reporter = Reporter(Console())
     classifier, generator = _find_models(classifier, generator)
+    _check_installed()
+    from anime_tf.server import loading, page, run
+    from anime_tf.server.app import build_app
+    from anime_tf.server.limits import Intake
+
+    reporter = Reporter(Console())
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    intake = Intake(_read_limits(**limits))
+    # Taken before the models are loaded, which is long to wait for a port in use.
+    with run.bind(host, port) as listener:
+        host, port = listener.getsockname()[:2]
+        if not ipaddress.ip_address(host).is_loopback:
+            _warn(reporter, host)
+        services = loading.load_services(classifier, generator, intake.limits, top_k)
+        models = services.served()
+        routes = page.build_page(services, intake) if with_page else []
+        place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+        def on_start() -> None:
+            for model in models:
+                reporter.say(f"Serving {place}/v1/models/{model.name}")
+            if with_page:
+                reporter.say(f"Open {place}/ in a browser.")
+
+        with suppress(KeyboardInterrupt):
+            app = build_app(models, intake, routes)
+            run.serve(app, listener, intake.limits, on_start)
+    reporter.say("Ended.")
+
+
+def _read_limits(
+    max_body: int, max_pictures: int, max_queue: int, max_pixels: int, timeout: float
+):
+    from anime_tf.server.limits import Limits
+
     if max_queue < max_pictures:
         raise UserError(
             f"--max-queue {max_queue} must be at least --max-pictures {max_pictures}, "
             "or a request of so many could never be answered"
         )
-    _check_installed()
-    from anime_tf.server import loading, page, run
-    from anime_tf.server.app import build_app
-    from anime_tf.server.limits import Limits
-
-    limits = Limits(
+    return Limits(
         body_bytes=max_body,
         all_bodies_bytes=max(8 * max_body, Limits.all_bodies_bytes),
         pictures=max_pictures,
@@ -133,27 +158,6 @@ def _run_server(
         pixels=max_pixels,
         answer_seconds=timeout,
     )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    # Taken before the models are loaded, which is long to wait for a port in use.
-    listener = run.bind(host, port)
-    host, port = listener.getsockname()[:2]
-    if not ipaddress.ip_address(host).is_loopback:
-        _warn(reporter, host)
-    services = loading.load_services(classifier, generator, limits, top_k)
-    models = services.served()
-    routes = page.build_page(services, limits) if with_page else []
-    app = build_app(models, limits, routes)
-    place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-    def on_start() -> None:
-        for model in models:
-            reporter.say(f"Serving {place}/v1/models/{model.name}")
-        if with_page:
-            reporter.say(f"Open {place}/ in a browser.")
-
-    with suppress(KeyboardInterrupt):
-        run.serve(app, listener, limits, on_start)
-    reporter.say("Ended.")
 
 
 def _find_models(

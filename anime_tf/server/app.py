@@ -12,27 +12,27 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from anime_tf.server import payloads
 from anime_tf.server.errors import BusyError, RequestError
-from anime_tf.server.limits import Intake, Limits, answer_in_time
+from anime_tf.server.limits import Intake, answer_in_time
 from anime_tf.server.signatures import VERSION, ServedModel
 
 
 def build_app(
-    models: Sequence[ServedModel], limits: Limits, more: Sequence[BaseRoute] = ()
+    models: Sequence[ServedModel], intake: Intake, more: Sequence[BaseRoute] = ()
 ) -> Starlette:
     """Builds the application.
 
     Args:
         models: At least one.
-        limits: Those that the models were given.
+        intake: With the limits that the models were given.
         more: Routes of something else beside them.
     """
-    api = _Api(models, limits)
+    api = _Api(models, intake)
     routes = list(more)
     for place in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}"):
         routes += [
@@ -43,16 +43,16 @@ def build_app(
     handlers = {
         RequestError: _explain,
         HTTPException: _explain_http,
+        ClientDisconnect: _give_up,
         Exception: _apologise,
     }
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=api.lifespan)
 
 
 class _Api:
-    def __init__(self, models: Sequence[ServedModel], limits: Limits):
+    def __init__(self, models: Sequence[ServedModel], intake: Intake):
         self._models = {model.name: model for model in models}
-        self._limits = limits
-        self._intake = Intake(limits)
+        self._intake = intake
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -73,7 +73,7 @@ class _Api:
         async with self._intake.receive(request) as body:
             call = payloads.parse(body, model)
             answer = call.signature.answer(**call.inputs)
-            outputs = await answer_in_time(answer, self._limits)
+            outputs = await answer_in_time(answer, self._intake.limits)
             return _respond(payloads.dump(call, outputs))
 
     def _find(self, request: Request) -> ServedModel:
@@ -104,6 +104,11 @@ def _explain_http(request: Request, error: HTTPException) -> Response:
     response = _json({"error": message}, error.status_code)
     response.headers.update(error.headers or {})
     return response
+
+
+def _give_up(request: Request, error: ClientDisconnect) -> Response:
+    # Nobody will read it.
+    return _json({"error": "the client went away"}, 400)
 
 
 def _apologise(request: Request, error: Exception) -> Response:

@@ -45,11 +45,11 @@ class Intake:
     """Receives the bodies of requests, and never holds more than it may.
 
     Args:
-        limits: Those of the server.
+        limits: Those of the server; to be read by others too.
     """
 
     def __init__(self, limits: Limits):
-        self._limits = limits
+        self.limits = limits
         self._held = 0
 
     @asynccontextmanager
@@ -64,7 +64,7 @@ class Intake:
         try:
             await _in_time(
                 self._read(request, body),
-                self._limits.receive_seconds,
+                self.limits.receive_seconds,
                 RequestError(408, "the request did not arrive in time"),
             )
             yield body
@@ -72,12 +72,12 @@ class Intake:
             self._held -= len(body)
 
     async def _read(self, request: Request, body: bytearray) -> None:
-        if _announced(request) > self._limits.body_bytes:
+        if _announced(request) > self.limits.body_bytes:
             await self._refuse(request)
         async for chunk in request.stream():
-            if len(body) + len(chunk) > self._limits.body_bytes:
+            if len(body) + len(chunk) > self.limits.body_bytes:
                 await self._refuse(request)
-            if self._held + len(chunk) > self._limits.all_bodies_bytes:
+            if self._held + len(chunk) > self.limits.all_bodies_bytes:
                 raise BusyError("too many requests are being received")
             body += chunk
             self._held += len(chunk)
@@ -86,7 +86,7 @@ class Intake:
         # Who asks first has sent nothing yet.
         if request.headers.get("expect", "").lower() != "100-continue":
             await _discard(request)
-        size = self._limits.body_bytes
+        size = self.limits.body_bytes
         raise RequestError(413, f"the request has more than {size:,} bytes; split it")
 
 

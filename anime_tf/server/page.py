@@ -28,7 +28,7 @@ from anime_tf.inference import Prediction
 from anime_tf.server import payloads
 from anime_tf.server.errors import RequestError
 from anime_tf.server.generator import to_png
-from anime_tf.server.limits import Intake, Limits, answer_in_time
+from anime_tf.server.limits import Intake, answer_in_time
 from anime_tf.server.loading import Services
 from anime_tf.server.signatures import Tensor
 
@@ -51,9 +51,9 @@ _HEADERS = {
 }
 
 
-def build_page(services: Services, limits: Limits) -> list[BaseRoute]:
+def build_page(services: Services, intake: Intake) -> list[BaseRoute]:
     """Returns the routes of the page, for `app.build_app`."""
-    page = _Page(services, limits)
+    page = _Page(services, intake)
     return [
         Route("/", page.index),
         Route("/page/facts", page.facts),
@@ -72,11 +72,10 @@ class _Files(StaticFiles):
 
 
 class _Page:
-    def __init__(self, services: Services, limits: Limits):
+    def __init__(self, services: Services, intake: Intake):
         self._classifier, self._generator = services.classifier, services.generator
         self._explainer = services.explainer
-        self._limits = limits
-        self._intake = Intake(limits)
+        self._intake, self._limits = intake, intake.limits
 
     async def index(self, request: Request) -> Response:
         return FileResponse(_STATIC / "index.html", headers=_HEADERS)

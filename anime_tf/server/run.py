@@ -63,6 +63,7 @@ def build_server(
         access_log=False,
         server_header=False,
         limit_concurrency=limits.connections,
+        timeout_keep_alive=max(1, round(limits.receive_seconds)),
         timeout_graceful_shutdown=_FAREWELL,
     )
     return _Server(config, on_start)

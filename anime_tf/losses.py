@@ -82,12 +82,8 @@ def drift_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     to_real = _distances(here, real)
     # None is repelled by itself.
     to_fake = _distances(here, here) + _FAR * tf.eye(tf.shape(here)[1])
-    drifts = [
-        tf.matmul(tf.nn.softmax(-to_real / width), real)
-        - tf.matmul(tf.nn.softmax(-to_fake / width), here)
-        for width in KERNEL_WIDTHS
-    ]
-    there = here + tf.add_n(drifts) / len(drifts)
+    attraction = tf.matmul(_kernel(to_real), real)
+    there = here + attraction - tf.matmul(_kernel(to_fake), here)
     return tf.reduce_mean(tf.reduce_sum(tf.square(fake - there), axis=-1))
 
 
@@ -97,6 +93,12 @@ PERCEPTUAL_LOSSES = {
     "drift": drift_loss,
     "statistics": statistics_loss,
 }
+
+
+def _kernel(distances: tf.Tensor) -> tf.Tensor:
+    """Mean over all widths of the softmax over the pictures on the other side."""
+    kernels = [tf.nn.softmax(-distances / width) for width in KERNEL_WIDTHS]
+    return tf.add_n(kernels) / len(kernels)
 
 
 def _deviation(descriptors: tf.Tensor) -> tf.Tensor:

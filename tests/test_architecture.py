@@ -1,6 +1,7 @@
 """The house's rules, checked from the imports: who may know whom."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,15 @@ def test_the_public_names_are_there():
         assert getattr(anime_tf, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = anime_tf.nonsense
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_fast_convolutions_are_on_unless_somebody_chose(given, expected):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    if given:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+    code = "import os, anime_tf; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == expected

@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 
 from anime_tf import images
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, saved_model
 from anime_tf.export.letterbox import TOLERANCE
-from anime_tf.inference import Recognizer, find_pictures
+from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
 from anime_tf.sampler import Sampler
 from tests import tiny

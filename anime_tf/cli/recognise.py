@@ -187,8 +187,8 @@ def predict(paths, model, style, top_k, batch_size, explain):
         check_complete(model)
     elif explain:
         raise UserError(f"--explain needs the run itself, {model} is an export")
+    from anime_tf.datasets.image_folder import find_pictures
     from anime_tf.export.recognition import load_predictor
-    from anime_tf.inference import find_pictures
 
     pictures = find_pictures(paths)
     if explain:
@@ -227,7 +227,8 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
       anime-tf sort downloads/ sorted/ --dry-run
     """
     check_complete(model)
-    from anime_tf.inference import Recognizer, find_pictures
+    from anime_tf.datasets.image_folder import find_pictures
+    from anime_tf.inference import Recognizer
     from anime_tf.sorting import carry_out, plan_sorting
 
     inside = out.resolve()

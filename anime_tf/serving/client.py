@@ -52,12 +52,18 @@ def connect(
     Raises:
         UserError: If the address is none, or the libraries are missing.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in SCHEMES and bool(parts.hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise UserError(
             f"{url} is no address of a server; write for example http://localhost:8501 "
             "or grpc://localhost:8500"
         )
+    if not timeout > 0:
+        raise UserError(f"a timeout must be above 0 s, got {timeout:g}")
     try:
         if parts.scheme.startswith("http"):
             from anime_tf.serving.rest import RestModel as Model

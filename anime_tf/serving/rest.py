@@ -1,7 +1,6 @@
 """TensorFlow Serving over HTTP: JSON, with files in base64."""
 
 import base64
-import json
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -113,7 +112,7 @@ def _to_array(values, kind: type) -> np.ndarray:
         return np.array(values, kind)
     array = np.array(values, object)
     flat = [_to_bytes(value) for value in array.ravel()]
-    return np.array([*flat, None], object)[:-1].reshape(array.shape)
+    return np.array(flat, object).reshape(array.shape)
 
 
 def _to_bytes(value: str | dict) -> bytes:

@@ -60,6 +60,7 @@ def publish(
     reporter = reporter or Reporter()
     for kind, source in sources.items():
         _check_kind(source, kind)
+    _check_target(out)
     # To learn now, and not after the export, whether it can be written.
     config.updated_models(_read_models(out), {}, base_path)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,17 +99,24 @@ def _check_kind(source: Path, kind: str) -> None:
         raise UserError(f"{source} is a {found}: give it by --{found}, not by --{kind}")
 
 
-def _read_models(out: Path) -> str:
-    """Returns an older layout's `models.config`, nothing for a new folder."""
-    filepath = out / config.MODELS
-    if filepath.is_file():
-        return filepath.read_text(encoding="utf-8", errors="replace")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def _check_target(out: Path) -> None:
+    """Raises `UserError` unless a folder is new, empty, or a layout. What a killed run
+    left behind does not count: its name begins with a dot."""
+    if (out / config.MODELS).is_file() or not out.exists():
+        return
+    if not out.is_dir() or any(path.name[0] != "." for path in out.iterdir()):
         raise UserError(
             f"--out needs a new or empty folder, or one with {config.MODELS}, "
             f"{out} is none of them"
         )
-    return ""
+
+
+def _read_models(out: Path) -> str:
+    """Returns a layout's `models.config`, nothing for a new one."""
+    filepath = out / config.MODELS
+    if not filepath.is_file():
+        return ""
+    return filepath.read_text(encoding="utf-8", errors="replace")
 
 
 def _add_version(folder: Path, model: Path) -> int:

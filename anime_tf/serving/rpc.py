@@ -60,6 +60,9 @@ class GrpcModel(ServedModel):
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 raise self.missing(error.details()) from error
             raise self._complaint(error) from error
+        missing = outputs.keys() - response.outputs.keys()
+        if missing:
+            raise self.malformed(f"no {', no '.join(sorted(missing))}")
         try:
             return {
                 name: to_array(response.outputs[name]).astype(kind, copy=False)

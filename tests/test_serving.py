@@ -329,7 +329,8 @@ def test_models_config_is_the_servers(folder, successor):
 
 def test_hand_made_changes_are_kept():
     text = config.updated_models("", {"classifier": 3}, "/models")
-    text += 'model_config_list { config { name: "mine" base_path: "/mine" } }'
+    mine = 'config { name: "mine" base_path: "/mine" }'
+    text = text.replace("model_config_list {", f"model_config_list {{ {mine}")
     again = config.updated_models(text, {"classifier": 4}, "/models")
     assert 'base_path: "/mine"' in again
     assert re.search(r'key: "stable"\s+value: 3', again)

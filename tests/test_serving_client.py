@@ -1,6 +1,7 @@
 """The client, against servers that behave badly."""
 
 import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -239,3 +240,14 @@ def test_what_answers_is_no_model_of_this_kind(server_class):
 def test_what_is_no_address(url):
     with pytest.raises(UserError, match="is no address of a server; write for example"):
         Client(url)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "library", "module"),
+    [("http", "urllib3", "rest"), ("grpc", "grpc", "rpc")],
+)
+def test_a_missing_library(monkeypatch, scheme, library, module):
+    monkeypatch.delitem(sys.modules, f"anime_tf.serving.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"{library}; install it by: .*\[client\]"):
+        Client(f"{scheme}://localhost:8501")

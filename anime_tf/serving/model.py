@@ -63,9 +63,11 @@ class ServedModel:
         raise NotImplementedError
 
     def unreachable(self, reason: object) -> UserError:
+        # What answers in another protocol may be quoted in the reason.
+        text = "".join(char for char in str(reason) if char.isprintable())
         return UserError(
-            f"no server answers at {self.url}: is it running, and is that its "
-            f"address? ({reason})"
+            f"no server answers at {self.url}: is it running, and are that its address "
+            f"and its protocol? ({text})"
         )
 
     def timed_out(self) -> UserError:

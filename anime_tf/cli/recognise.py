@@ -225,11 +225,10 @@ def predict(ctx, paths, model, style, top_k, batch_size, explain, **server):
     from anime_tf.datasets.image_folder import find_pictures
 
     pictures = find_pictures(paths)
-    predictor = _client(**server) if server["server"] else _load(model)
-    options = {}
     if explain:
         _make_empty(explain)
-        options["on_batch"] = _Gallery(explain, predictor)
+    predictor = _client(**server) if server["server"] else _load(model)
+    options = {"on_batch": _Gallery(explain, predictor)} if explain else {}
     reporter = Reporter(Console(stderr=True))
     predictions = []
     with reporter.bar("Recognising", len(pictures)) as bar:

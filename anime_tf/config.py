@@ -14,6 +14,7 @@ DEFAULT_TFDS_DIR = "data/tfds"
 DEFAULT_OUT = "saved_models/classifier"
 DEFAULT_DRAW_OUT = "saved_models/generator"
 DEFAULT_BASE = "saved_models/generator_base"
+DEFAULT_SERVING_OUT = "saved_models/serving"
 BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 
 # What a preset decides; options given by name win over it.

@@ -99,6 +99,17 @@ def test_layers_and_losses_know_nobody(module):
     assert _of_the_package(module) <= {"anime_tf"}
 
 
+def test_asking_a_server_takes_no_tensorflow():
+    seen, ahead = set(), {"anime_tf.serving.client", "anime_tf.listing"}
+    while ahead:
+        seen |= ahead
+        ahead = {name for module in ahead for name in _of_the_package(module)} - seen
+    assert {"anime_tf.serving.rest", "anime_tf.serving.rpc"} <= seen
+    for module in seen - {"anime_tf"}:
+        heavy = {"tensorflow", "tensorflow_serving", "keras"}
+        assert not heavy & _libraries(module), module
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_only_training_wires_data_to_models(module):
     known = _of_the_package(module)

@@ -91,6 +91,25 @@ cache_options = [
         "used longest ago make room, and what does not fit is decoded in every epoch.",
     ),
 ]
+saved_model_options = [
+    click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Where the run's pictures are now, to compare on.",
+    ),
+    click.option(
+        "--top-k",
+        type=click.IntRange(1),
+        default=3,
+        help="SavedModel: names per picture.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 64_000_000),
+        default=16_000_000,
+        help="SavedModel: refuse files that claim more.",
+    ),
+]
 
 
 def with_options(options: list):

@@ -9,6 +9,7 @@ from rich.table import Table
 from anime_tf.cli.options import (
     SETTINGS,
     Command,
+    load_tensorflow,
     model_option,
     saved_model_options,
     set_up_output,
@@ -48,6 +49,7 @@ def export(model: Path, style: str, out: Path, data_dir, top_k, max_pixels, vari
       anime-tf export --format tflite --variant all --out phone
     """
     set_up_output()
+    load_tensorflow()
     from anime_tf.export import run
 
     reporter = Reporter(Console())

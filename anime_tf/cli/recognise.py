@@ -14,6 +14,7 @@ from anime_tf.cli.options import (
     Duration,
     cache_options,
     data_dir_option,
+    load_tensorflow,
     model_option,
     set_up_output,
     with_options,
@@ -104,6 +105,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     else:
         config = TrainConfig.from_preset(**given)
         _check_source(ctx, config)
+    load_tensorflow()
     from anime_tf.evaluation import evaluate_run
     from anime_tf.training import classifier as training
 
@@ -146,6 +148,7 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
       anime-tf evaluate --unknown-dir photos/
     """
     check_complete(model)
+    load_tensorflow()
     from anime_tf.evaluation import evaluate_run
 
     reporter = Reporter(Console())
@@ -261,6 +264,7 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
       anime-tf sort downloads/ sorted/ --dry-run
     """
     check_complete(model)
+    load_tensorflow()
     from anime_tf.datasets.image_folder import find_pictures
     from anime_tf.inference import Recognizer
     from anime_tf.sorting import carry_out, plan_sorting
@@ -306,6 +310,7 @@ def _check_model(model: Path, explain: Path | None) -> None:
 
 
 def _load(model: Path):
+    load_tensorflow()
     from anime_tf.export.recognition import load_predictor
 
     return load_predictor(model)

@@ -8,6 +8,7 @@ from rich.console import Console
 from anime_tf.cli.options import (
     SETTINGS,
     Command,
+    load_tensorflow,
     saved_model_options,
     set_up_output,
     with_options,
@@ -59,6 +60,7 @@ def serve_config(classifier, generator, out: Path, image, base_path, **export):
         raise UserError("nothing to serve: name a --classifier, a --generator, or both")
     if not base_path.startswith("/"):
         raise UserError(f"--base-path must be absolute, got {base_path}")
+    load_tensorflow()
     from anime_tf.serving.layout import publish
 
     reporter = Reporter(Console())

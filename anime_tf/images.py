@@ -60,7 +60,9 @@ def read_bytes(filepath: Path | str) -> bytes:
     return content
 
 
-def decode(content: bytes, at_least: int | None = None) -> Picture:
+def decode(
+    content: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
     """Decodes an untrusted picture file.
 
     Args:
@@ -68,20 +70,21 @@ def decode(content: bytes, at_least: int | None = None) -> Picture:
         at_least: If given, a JPEG may be decoded at a reduced scale as long as its
             longer side stays at least twice this many pixels (faster, and the
             later antialiased reduction hides the difference).
+        max_pixels: Pictures that claim more are not read; at most `MAX_PIXELS`.
 
     Returns:
         A `Picture`.
 
     Raises:
         PictureError: If the content is no such file, is damaged, or claims more
-            than `MAX_PIXELS` pixels.
+            than `max_pixels` pixels.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
+            if width * height > max_pixels:
                 raise PictureError(
-                    f"claims {width} x {height} pixels, more than {MAX_PIXELS:,}"
+                    f"claims {width} x {height} pixels, more than {max_pixels:,}"
                 )
             file_format = image.format
             animated = bool(getattr(image, "is_animated", False))
@@ -97,7 +100,7 @@ def decode(content: bytes, at_least: int | None = None) -> Picture:
         raise
     # Pillow has a limit of its own, above ours, and reaches it first.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"claims more than {MAX_PIXELS:,} pixels") from error
+        raise PictureError(f"claims more than {max_pixels:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         raise PictureError("not a JPEG, PNG, WebP, BMP or GIF picture") from error
     # A hostile file can make a decoder raise anything at all; whatever it raises

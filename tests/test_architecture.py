@@ -119,6 +119,26 @@ def test_only_training_wires_data_to_models(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_only_the_server_knows_of_http(module):
+    if module not in {*_below("server"), "anime_tf.cli.serve"}:
+        assert not {"starlette", "uvicorn", "h11"} & _libraries(module)
+        assert not set(_below("server")) & _of_the_package(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(
+        _named(
+            *(f"server.{n}" for n in ("batching", "limits", "payloads", "signatures"))
+        )
+    ),
+)
+def test_the_protocol_knows_no_models(module):
+    assert _of_the_package(module) <= set(_below("server"))
+    assert not {"tensorflow", "keras"} & _libraries(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_habits(module):
     tree = _tree(module)
     assert "pickle" not in _libraries(module)

@@ -73,6 +73,8 @@ def test_every_command_is_there():
         ("export",),
         ("generate",),
         ("serve-config",),
+        ("serve",),
+        ("ui",),
     }
 
 

@@ -12,6 +12,7 @@ from anime_tf import images
 from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, saved_model
+from anime_tf.export.drawing import load_drawer
 from anime_tf.export.letterbox import TOLERANCE
 from anime_tf.inference import Recognizer
 from tests import tiny
@@ -150,6 +151,18 @@ def test_drawings_are_those_of_the_model(drawing):
     drawn = loaded["draw"](noise=tf.constant(noise), labels=tf.constant(labels))
     difference = drawn["images"].numpy() - sampler.draw(noise, labels).astype(int)
     assert np.abs(difference).max() <= TOLERANCE
+
+
+def test_drawing_with_the_folder(drawing, exported, tmp_path):
+    sampler, loaded = tiny.sampler(), load_drawer(drawing)
+    assert (loaded.drawn, loaded.image_size) == (sampler.drawn, sampler.image_size)
+    drawn = loaded.generate(3, seed=5, character="初音未来")
+    expected = sampler.generate(3, seed=5, character="初音未来").astype(int)
+    assert np.abs(drawn - expected).max() <= TOLERANCE
+    with pytest.raises(UserError, match="recognises, it does not draw"):
+        load_drawer(exported)
+    with pytest.raises(UserError, match="no trained generator"):
+        load_drawer(tmp_path)
 
 
 def _generate(loaded, signature, n, seed=1, truncation=1.0):

@@ -12,6 +12,7 @@ from anime_tf import images
 from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, tflite, trial
+from anime_tf.export.drawing import load_drawer
 from anime_tf.export.recognition import load_predictor
 from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
@@ -172,6 +173,10 @@ def test_drawings(tmp_path):
     path = tmp_path / "out" / "generator_float32.tflite"
     with pytest.raises(UserError, match="draws"):
         load_predictor(path)
+    exported = load_drawer(path)
+    assert exported.drawn == sampler.drawn
+    difference = exported.generate(3, seed=5) - sampler.generate(3, seed=5).astype(int)
+    assert np.abs(difference).max() <= 1
     lite = tflite.LiteModel(path)
     noise, labels = sampler.noise(1, seed=5), sampler.labels(1, "初音未来")
     drawn = np.rint(lite(noise=noise, labels=labels)["images"])

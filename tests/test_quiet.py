@@ -8,7 +8,6 @@ import pytest
 
 from anime_tf.quiet import quiet
 
-
 _CHATTER = """
 import os, sys
 from anime_tf.quiet import quiet

@@ -6,7 +6,7 @@
 import click
 
 from anime_tf import __version__
-from anime_tf.cli import data, draw, export, recognise, serving
+from anime_tf.cli import data, draw, export, recognise, serve, serving
 from anime_tf.cli.options import SETTINGS, Group, set_up_output
 
 
@@ -30,6 +30,8 @@ def cli():
       anime-tf generate            draw
       anime-tf export              take a model elsewhere
       anime-tf serve-config        serve it by TensorFlow Serving
+      anime-tf serve               answer over HTTP
+      anime-tf ui                  a page to play with
     """
     set_up_output()
 
@@ -44,3 +46,5 @@ cli.add_command(draw.draw_eval)
 cli.add_command(draw.generate)
 cli.add_command(export.export)
 cli.add_command(serving.serve_config)
+cli.add_command(serve.serve)
+cli.add_command(serve.ui)

@@ -37,7 +37,7 @@ def of_generator(sampler: Sampler) -> dict:
         "class_names": list(sampler.class_names),
         "drawn": list(sampler.drawn),
         "image_size": sampler.image_size,
-        "noise_size": sampler.generator.input_shape[0][1],
+        "noise_size": sampler.noise_size,
         "pixels": "RGB, [0, 255]",
     }
 

@@ -99,7 +99,7 @@ def export_classifier(
 def export_generator(sampler: Sampler, folder: Path) -> None:
     """Writes a generator as a SavedModel, with its record, into a new folder."""
     generator = sampler.generator
-    noise_size = generator.input_shape[0][1]
+    noise_size = sampler.noise_size
     drawn = tf.constant(sampler.labels(len(sampler.drawn)))
     module = tf.Module()
     module.weights = [v.value for v in generator.variables]

@@ -218,7 +218,7 @@ class DrawConfig(_Config):
     upsampling: str = "nearest"
     learning_rate: float = 1e-3
     channels: int = 32
-    references: int = 64
+    references: int = 96
     pretrain: bool = False
     pretrained: str = DEFAULT_BASE
     pretrain_epochs: int = 60

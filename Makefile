@@ -21,6 +21,10 @@ VGG_WEIGHTS ?= $(if $(PRETRAINED_VGG),imagenet,none)
 CHARACTER ?= 0
 DRAWINGS := $(DEMO)/drawings/$(shell date +%Y%m%d-%H%M%S)
 
+# What the tests of serving speak. It asks for the package tensorflow, which would come
+# beside tensorflow-cpu with the same modules: so it is installed without what it asks for.
+SERVING_API = tensorflow-serving-api==2.21.*
+
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
@@ -29,6 +33,7 @@ READY = $(VENV)/.ready
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(TENSORFLOW),test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps '$(SERVING_API)'
 	touch $(READY)
 
 demo: $(READY)

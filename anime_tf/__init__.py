@@ -4,6 +4,11 @@ Importing this package does not import TensorFlow: that waits until it is used.
 """
 
 import importlib
+import os
+
+# TensorFlow reads it once, when it is imported. It leaves oneDNN's convolutions off by
+# itself on processors without AVX-512, where their gradients are twice as fast too.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
 __all__ = [

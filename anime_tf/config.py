@@ -14,6 +14,7 @@ DEFAULT_TFDS_DIR = "data/tfds"
 DEFAULT_OUT = "saved_models/classifier"
 DEFAULT_DRAW_OUT = "saved_models/generator"
 DEFAULT_BASE = "saved_models/generator_base"
+DEFAULT_SERVING_OUT = "saved_models/serving"
 BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 
 # What a preset decides; options given by name win over it.
@@ -217,7 +218,7 @@ class DrawConfig(_Config):
     upsampling: str = "nearest"
     learning_rate: float = 1e-3
     channels: int = 32
-    references: int = 64
+    references: int = 96
     pretrain: bool = False
     pretrained: str = DEFAULT_BASE
     pretrain_epochs: int = 60

@@ -1,11 +1,9 @@
 """Using a trained classifier: pictures in, names out, "unknown" when it is nobody."""
 
-import glob
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -15,7 +13,6 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from anime_tf import files, images
-from anime_tf.datasets.image_folder import list_files
 from anime_tf.errors import UserError
 from anime_tf.models.classifier import (
     POOL,
@@ -24,36 +21,13 @@ from anime_tf.models.classifier import (
     with_features,
 )
 from anime_tf.novelty import NoveltyDetector
+from anime_tf.prediction import UNKNOWN, Prediction
 from anime_tf.run_files import CLASSIFIER, NOVELTY, RECOGNIZER, check_complete
 
-UNKNOWN = "unknown"
 _FORMAT = 1
 _BATCH = 32
 
 Source = str | Path | bytes | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What was recognised in one picture.
-
-    Attributes:
-        source: Path of the file, or a number for pictures given otherwise.
-        name: The character, `UNKNOWN`, or empty when the picture is unreadable.
-        confidence: Calibrated probability of the likeliest character, range [0, 1].
-        known_score: How surely it is anybody known; `is_unknown` below the threshold.
-        is_unknown: Whether it is nobody the model knows.
-        top: The likeliest characters with their probabilities, likeliest first.
-        problem: Why the picture could not be read, or empty.
-    """
-
-    source: str
-    name: str = ""
-    confidence: float = 0.0
-    known_score: float = 0.0
-    is_unknown: bool = False
-    top: tuple[tuple[str, float], ...] = ()
-    problem: str = ""
 
 
 class Predictor:
@@ -326,30 +300,6 @@ class Recognizer(Predictor):
                     f"the files in {folder} do not belong together: {name} should be "
                     f"{expected}, found {found}; copy the whole folder of one run"
                 )
-
-
-def find_pictures(patterns: Iterable[str | Path]) -> list[Path]:
-    """Resolves files, folders (all files below, sorted) and globs into paths.
-
-    Raises:
-        UserError: If a pattern matches nothing.
-    """
-    found: list[Path] = []
-    for pattern in map(str, patterns):
-        if os.path.isdir(pattern):
-            matches = list_files(pattern)
-        elif os.path.exists(pattern):
-            matches = [Path(pattern)]
-        else:
-            matches = sorted(
-                Path(match)
-                for match in glob.glob(pattern, recursive=True)
-                if os.path.isfile(match)
-            )
-        if not matches:
-            raise UserError(f"no pictures at {pattern}: no such file, folder or glob")
-        found += matches
-    return list(dict.fromkeys(found))
 
 
 def _read_record(filepath: Path) -> dict:

@@ -4,20 +4,17 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from anime_tf.prediction import Prediction
 from anime_tf.tables import plain
-
-if TYPE_CHECKING:  # importing it would bring TensorFlow along
-    from anime_tf.inference import Prediction
 
 STYLES = ("table", "csv", "json", "jsonl")
 
 
-def render(predictions: Sequence["Prediction"], style: str) -> str:
+def render(predictions: Sequence[Prediction], style: str) -> str:
     """Returns the predictions as text in one of `STYLES`, ending in a new line.
 
     The fields of the styles for programs: path, name (empty if unreadable), confidence
@@ -33,7 +30,7 @@ def render(predictions: Sequence["Prediction"], style: str) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _row(prediction: "Prediction") -> dict:
+def _row(prediction: Prediction) -> dict:
     return {
         "path": prediction.source,
         "name": prediction.name,
@@ -45,7 +42,7 @@ def _row(prediction: "Prediction") -> dict:
     }
 
 
-def _table(predictions: Sequence["Prediction"]) -> str:
+def _table(predictions: Sequence[Prediction]) -> str:
     table = Table()
     table.add_column("picture", overflow="fold")
     for heading in ("name", "confidence", "likeliest"):

@@ -1,10 +1,10 @@
 """Losses of drawing: small pure functions of tensors.
 
 The perceptual losses compare descriptors of generated pictures with those of real ones,
-never picture with picture. (A distance between a generated picture and an independent
-real one is least for the mean of all real ones, whatever the noise: a blur. It is here
-as `paired_loss`, for reference.) A descriptor is float `[n, p, c]`: n pictures, p
-places that are compared each by itself, c features.
+as two distributions. (A distance between a generated picture and an independent real
+one is least for the mean of all real ones, whatever the noise: a blur. It is here as
+`paired_loss`, for reference.) Descriptors are float `[n, d]`: of n pictures, in units
+in which the mean distance of two real pictures is 1.
 """
 
 import tensorflow as tf
@@ -30,8 +30,7 @@ def paired_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     """Mean squared distance of each fake to one real picture drawn at random.
 
     Args:
-        fake: float `[n, p, c]`.
-        real: float `[n, p, c]`.
+        fake, real: float `[n, d]`.
     """
     return tf.reduce_mean(tf.reduce_sum(tf.square(fake - real), axis=-1))
 
@@ -43,24 +42,29 @@ def nearest_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     is left out; each fake is pulled to its nearest real picture, so none is nobody.
 
     Args:
-        fake: float `[n, p, c]`.
-        real: float `[m, p, c]`.
+        fake: float `[n, d]`.
+        real: float `[m, d]`.
     """
-    distances = tf.square(_distances(_by_place(fake), _by_place(real)))
-    to_fake = tf.reduce_mean(tf.reduce_min(distances, axis=1))
-    return 0.5 * (to_fake + tf.reduce_mean(tf.reduce_min(distances, axis=2)))
+    distances = tf.square(_distances(fake, real))
+    to_fake = tf.reduce_mean(tf.reduce_min(distances, axis=0))
+    return 0.5 * (to_fake + tf.reduce_mean(tf.reduce_min(distances, axis=1)))
 
 
 def statistics_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-    """Squared distance of mean, and of deviation, of each feature at each place.
+    """Squared distance of the means, and of the covariances, of all features.
+
+    The covariances are compared as in Deep CORAL (Sun and Saenko, 2016), by the
+    Frobenius norm. It is computed from the products of pictures with pictures: there
+    are far fewer of those than of features with features.
 
     Args:
-        fake: float `[n, p, c]`.
-        real: float `[m, p, c]`.
+        fake: float `[n, d]`.
+        real: float `[m, d]`.
     """
-    mean = tf.reduce_mean(fake, 0) - tf.reduce_mean(real, 0)
-    deviation = _deviation(fake) - _deviation(real)
-    return tf.reduce_mean(tf.reduce_sum(mean**2 + deviation**2, axis=-1))
+    fake_mean, real_mean = tf.reduce_mean(fake, 0), tf.reduce_mean(real, 0)
+    fake, real = fake - fake_mean, real - real_mean
+    covariance = _alike(fake, fake) + _alike(real, real) - 2.0 * _alike(fake, real)
+    return tf.reduce_sum(tf.square(fake_mean - real_mean)) + covariance
 
 
 def drift_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
@@ -74,20 +78,15 @@ def drift_loss(fake: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     fakes, early in training, are closer to each other than to any real picture.
 
     Args:
-        fake: float `[n, p, c]`, n >= 2.
-        real: float `[m, p, c]`.
+        fake: float `[n, d]`, n >= 2.
+        real: float `[m, d]`.
     """
-    fake, real = _by_place(fake), _by_place(real)
     here = tf.stop_gradient(fake)
     to_real = _distances(here, real)
     # None is repelled by itself.
-    to_fake = _distances(here, here) + _FAR * tf.eye(tf.shape(here)[1])
-    drifts = [
-        tf.matmul(tf.nn.softmax(-to_real / width), real)
-        - tf.matmul(tf.nn.softmax(-to_fake / width), here)
-        for width in KERNEL_WIDTHS
-    ]
-    there = here + tf.add_n(drifts) / len(drifts)
+    to_fake = _distances(here, here) + _FAR * tf.eye(tf.shape(here)[0])
+    attraction = tf.matmul(_kernel(to_real), real)
+    there = here + attraction - tf.matmul(_kernel(to_fake), here)
     return tf.reduce_mean(tf.reduce_sum(tf.square(fake - there), axis=-1))
 
 
@@ -99,17 +98,19 @@ PERCEPTUAL_LOSSES = {
 }
 
 
-def _deviation(descriptors: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(tf.math.reduce_variance(descriptors, 0) + _TINY)
+def _kernel(distances: tf.Tensor) -> tf.Tensor:
+    """Mean over all widths of the softmax over the pictures on the other side."""
+    kernels = [tf.nn.softmax(-distances / width) for width in KERNEL_WIDTHS]
+    return tf.add_n(kernels) / len(kernels)
 
 
-def _by_place(descriptors: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(descriptors, (1, 0, 2))
+def _alike(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Inner product of the covariances of centred features `[n, d]` and `[m, d]`."""
+    return tf.reduce_mean(tf.square(tf.matmul(first, second, transpose_b=True)))
 
 
 def _distances(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Returns `[p, n, m]` for `[p, n, c]` and `[p, m, c]`."""
-    squares = tf.reduce_sum(first**2, -1)[:, :, None]
-    squares += tf.reduce_sum(second**2, -1)[:, None, :]
+    """Returns `[n, m]` for `[n, d]` and `[m, d]`."""
+    squares = tf.reduce_sum(first**2, -1)[:, None] + tf.reduce_sum(second**2, -1)
     squares -= 2.0 * tf.matmul(first, second, transpose_b=True)
     return tf.sqrt(tf.maximum(squares, _TINY))

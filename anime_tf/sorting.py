@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anime_tf import files
 from anime_tf.errors import UserError
-from anime_tf.inference import Prediction
+from anime_tf.prediction import Prediction
 
 WAYS = ("copy", "move", "link")
 

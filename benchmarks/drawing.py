@@ -10,9 +10,12 @@ not the guide, and writes every figure to benchmarks/results/. Look at the sheet
 
 import itertools
 import json
+import os
+import queue
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -33,12 +36,12 @@ RECIPES = {
 }
 
 
-def run(*arguments: object) -> float:
-    """Runs `anime-tf`, and returns its wall time in seconds, start-up included."""
+def run(*arguments: object, cores: Sequence[int] | None = None) -> None:
+    """Runs `anime-tf`, on some of the cores only if they are named."""
     command = [sys.executable, "-m", "anime_tf", *map(str, arguments)]
-    started = time.perf_counter()
+    if cores:
+        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return time.perf_counter() - started
 
 
 @click.group()
@@ -55,30 +58,39 @@ def cli():
 @click.option("--recipes", default="default,paired,adversarial", help="With commas.")
 @click.option("--seeds", type=int, default=1)
 @click.option("--minutes", type=float, default=15.0, help="Wall time of each training.")
+@click.option("--jobs", type=int, default=1, help="At a time, each on its own cores.")
 @click.option("--pretrained", help="Generator of all characters, for warm.")
 @click.option("--name", default="drawing", help="Name of the result file.")
-def recipes(out, characters, recipes, seeds, minutes, judge, pretrained, name, **given):
+def recipes(out, characters, recipes, seeds, minutes, jobs, judge, name, **given):
     """Each recipe on each character, all for the same time."""
-    teachers = ["--classifier", given["classifier"]]
-    teachers += ["--vgg-weights", given["vgg_weights"]]
+    shared = ["--classifier", given["classifier"], "--time-budget", f"{minutes}m"]
+    shared += ["--vgg-weights", given["vgg_weights"]]
+    if given["pretrained"]:
+        shared += ["--pretrained", given["pretrained"]]
     command = (
         f"python benchmarks/drawing.py recipes --characters {characters} --recipes "
-        f"{recipes} --seeds {seeds} --minutes {minutes:g}"
+        f"{recipes} --seeds {seeds} --minutes {minutes:g} --jobs {jobs}"
     )
-    rows = []
-    for seed, character, recipe in itertools.product(
-        range(seeds), characters.split(","), recipes.split(",")
-    ):
+    shares = queue.SimpleQueue()
+    for share in range(jobs):
+        shares.put(sorted(os.sched_getaffinity(0))[share::jobs])
+
+    def measure(seed: int, character: str, recipe: str) -> dict:
         folder = out / f"{recipe}-{character}-{seed}"
         options = ["--target-class", character, "--seed", seed, *RECIPES[recipe]]
-        options += ["--time-budget", f"{minutes}m", "--out", folder]
-        if recipe == "warm" and pretrained:
-            options += ["--pretrained", pretrained]
-        run("draw", "--overwrite", *teachers, *options)
-        run("draw-eval", "--model", folder, "--judge", judge)
-        rows.append(_row(recipe, character, seed, folder))
-        click.echo(json.dumps(rows[-1], ensure_ascii=False))
-        save(name, command, rows)
+        cores = shares.get()
+        run("draw", "--overwrite", *shared, *options, "--out", folder, cores=cores)
+        run("draw-eval", "--model", folder, "--judge", judge, cores=cores)
+        shares.put(cores)
+        return _row(recipe, character, seed, folder)
+
+    plan = itertools.product(range(seeds), characters.split(","), recipes.split(","))
+    rows = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for row in pool.map(measure, *zip(*plan, strict=True)):
+            rows.append(row)
+            click.echo(json.dumps(row, ensure_ascii=False))
+            save(name, command, rows)
 
 
 @cli.command()

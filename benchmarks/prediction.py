@@ -15,7 +15,8 @@ import numpy as np
 from machine import save
 
 from anime_tf import images
-from anime_tf.inference import Recognizer, find_pictures
+from anime_tf.datasets.image_folder import find_pictures
+from anime_tf.inference import Recognizer
 
 _BATCH = 32
 _TURN = 4 * _BATCH

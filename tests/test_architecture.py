@@ -1,6 +1,7 @@
 """The house's rules, checked from the imports: who may know whom."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_layers_and_losses_know_nobody(module):
     assert _of_the_package(module) <= {"anime_tf"}
 
 
+def test_asking_a_server_takes_no_tensorflow():
+    seen, ahead = set(), {"anime_tf.serving.client", "anime_tf.listing"}
+    while ahead:
+        seen |= ahead
+        ahead = {name for module in ahead for name in _of_the_package(module)} - seen
+    assert {"anime_tf.serving.rest", "anime_tf.serving.rpc"} <= seen
+    for module in seen - {"anime_tf"}:
+        heavy = {"tensorflow", "tensorflow_serving", "keras"}
+        assert not heavy & _libraries(module), module
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_only_training_wires_data_to_models(module):
     known = _of_the_package(module)
@@ -153,3 +165,15 @@ def test_the_public_names_are_there():
         assert getattr(anime_tf, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = anime_tf.nonsense
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_fast_convolutions_are_on_unless_somebody_chose(given, expected):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    if given:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+    code = "import os, anime_tf; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == expected

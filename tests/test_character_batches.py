@@ -22,15 +22,18 @@ class Store:
         return np.broadcast_to(pixels, (len(indices), 8, 8, 3)).copy()
 
 
-def _batches(first=0, last=1, labels=LABELS, seed=0, copies=2, **arguments):
-    # The only place of a reference says which picture it describes.
-    rows = np.arange(copies * len(labels), dtype=np.float16)[:, None, None]
+def _batches(first=0, last=1, labels=LABELS, seed=0, count=6):
+    # The only feature of a reference says which picture it describes.
+    references = {
+        label: np.flatnonzero(labels == label)[:, None].astype(np.float16)
+        for label in np.unique(labels)
+    }
     dataset = character_batches(
-        Store(), labels, [rows], 4, 6, seed, first, last, **arguments
+        Store(), labels, references, 4, count, seed, first, last
     )
     return [
-        (images[:, 0, 0, 0].numpy(), own.numpy(), references[0].numpy().ravel())
-        for images, own, references in dataset
+        (images[:, 0, 0, 0].numpy(), own.numpy(), chosen.numpy().ravel())
+        for images, own, chosen in dataset
     ]
 
 
@@ -41,8 +44,7 @@ def test_a_batch_is_of_one_character():
         assert images.shape == own.shape == (4,)
         assert len(set(own)) == 1
         assert set(LABELS[images]) == set(own)
-        described = references.astype(int) % len(LABELS)
-        assert set(LABELS[described]) == set(own)
+        assert set(LABELS[references.astype(int)]) == set(own)
 
 
 def test_an_epoch_shows_every_picture():
@@ -52,14 +54,14 @@ def test_an_epoch_shows_every_picture():
     assert len(shown) == len(LABELS) + 1 + 2
 
 
-def test_references_are_no_two_times_the_same_and_of_all_copies():
-    references = [rows for _, _, rows in _batches(last=20)]
-    assert all(len(set(rows)) == 6 for rows in references)
-    assert {int(row) // len(LABELS) for rows in references for row in rows} == {0, 1}
+def test_references_are_no_two_times_the_same():
+    batches = _batches(last=20, count=4)
+    assert all(len(set(rows)) == 4 for _, _, rows in batches)
+    assert set(np.concatenate([rows for _, _, rows in batches])) == set(range(41))
 
 
 def test_few_pictures_are_several_references_each():
-    batches = _batches(labels=np.array([0, 0, 0]), copies=1)
+    batches = _batches(labels=np.array([0, 0, 0]))
     assert sorted(batches[0][2]) == [0, 0, 1, 1, 2, 2]
     assert batches[0][0].shape == (4,)
 
@@ -95,9 +97,9 @@ def test_nobody_alone_is_shown_whole():
 
 
 def test_without_references_there_are_none():
-    dataset = character_batches(Store(), LABELS, [], 4, 6, 0, 0, 1)
+    dataset = character_batches(Store(), LABELS, {}, 4, 6, 0, 0, 1)
     images, own, references = next(iter(dataset))
-    assert references == ()
+    assert references.shape == (6, 0)
     assert images.shape == (4, 8, 8, 3)
     assert own.shape == (4,)
 
@@ -107,6 +109,6 @@ def test_an_error_of_the_store_ends_the_run():
         def batch(self, indices):
             raise ValueError("gone")
 
-    dataset = character_batches(Broken(), LABELS, [], 4, 6, 0, 0, 1)
+    dataset = character_batches(Broken(), LABELS, {}, 4, 6, 0, 0, 1)
     with pytest.raises(Exception, match="gone"):
         next(iter(dataset))

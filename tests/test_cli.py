@@ -72,6 +72,7 @@ def test_every_command_is_there():
         ("draw-eval",),
         ("export",),
         ("generate",),
+        ("serve-config",),
         ("serve",),
         ("ui",),
     }

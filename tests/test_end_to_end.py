@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anime_tf import images
-from anime_tf.inference import find_pictures
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.models.classifier import build_classifier, feature_extractor
 from tests import tiny
 

@@ -4,19 +4,17 @@ import json
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from anime_tf import images
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, saved_model
 from anime_tf.export.drawing import load_drawer
 from anime_tf.export.letterbox import TOLERANCE
-from anime_tf.inference import Recognizer, find_pictures
-from anime_tf.models.networks import build_generator
-from anime_tf.sampler import Sampler
+from anime_tf.inference import Recognizer
 from tests import tiny
 
 # Loads like any stranger would: nothing but TensorFlow, and Keras out of reach.
@@ -69,16 +67,10 @@ def expected(trained, pictures):
     return Recognizer.load(trained).predict(pictures)
 
 
-def _sampler():
-    keras.utils.set_random_seed(0)
-    generator = build_generator(16, num_classes=4, channels=8)
-    return Sampler(generator, ("Rem", "初音未来", "7", ""), ("Rem", "初音未来"))
-
-
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory):
     source = tmp_path_factory.mktemp("drawing")
-    _sampler().save(source / "run")
+    tiny.sampler().save(source / "run")
     run.export_saved_model(source / "run", source / "out", 3, 10**6)
     return source / "out"
 
@@ -154,7 +146,7 @@ def test_the_record_says_what_one_must_know(exported, trained):
 
 
 def test_drawings_are_those_of_the_model(drawing):
-    sampler, loaded = _sampler(), tf.saved_model.load(str(drawing)).signatures
+    sampler, loaded = tiny.sampler(), tf.saved_model.load(str(drawing)).signatures
     noise, labels = sampler.noise(5, seed=3), sampler.labels(5)
     drawn = loaded["draw"](noise=tf.constant(noise), labels=tf.constant(labels))
     difference = drawn["images"].numpy() - sampler.draw(noise, labels).astype(int)
@@ -162,7 +154,7 @@ def test_drawings_are_those_of_the_model(drawing):
 
 
 def test_drawing_with_the_folder(drawing, exported, tmp_path):
-    sampler, loaded = _sampler(), load_drawer(drawing)
+    sampler, loaded = tiny.sampler(), load_drawer(drawing)
     assert (loaded.drawn, loaded.image_size) == (sampler.drawn, sampler.image_size)
     drawn = loaded.generate(3, seed=5, character="初音未来")
     expected = sampler.generate(3, seed=5, character="初音未来").astype(int)

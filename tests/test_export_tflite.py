@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from anime_tf import images
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, tflite, trial
 from anime_tf.export.drawing import load_drawer
 from anime_tf.export.recognition import load_predictor
-from anime_tf.inference import Recognizer, find_pictures
+from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
 from anime_tf.run_files import MANIFEST
 from anime_tf.sampler import Sampler

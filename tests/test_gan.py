@@ -26,7 +26,7 @@ def _build(seed=0, **compiled):
         # Teachers that like red, and that like what the references say.
         "classification_loss": lambda views, labels: -tf.reduce_mean(views[..., 0]),
         "perceptual_loss": lambda fakes, wanted: tf.reduce_mean(
-            tf.square(tf.reduce_mean(fakes, 0) - wanted[0]) / 255.0
+            tf.square(tf.reduce_mean(fakes, 0) - wanted) / 255.0
         ),
         # A graph takes seconds to trace, and these few steps less than that.
         "run_eagerly": True,
@@ -41,7 +41,7 @@ def _data(count=8, batches=2, colour=200):
     images = random.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
     labels = np.arange(count, dtype=np.int32) % 2
     wanted = np.full((SIZE, SIZE, 3), colour, np.float32)
-    element = (images, labels, (wanted,))
+    element = (images, labels, wanted)
     return tf.data.Dataset.from_tensors(element).repeat(batches)
 
 

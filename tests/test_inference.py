@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from anime_tf import images, run_files
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
-from anime_tf.inference import UNKNOWN, Recognizer, find_pictures
+from anime_tf.inference import Recognizer
+from anime_tf.prediction import UNKNOWN
 from tests import tiny
 
 SIZE = tiny.IMAGE_SIZE

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from anime_tf.layers import DifferentiableAugmentation, UpsampleConv2D
+from anime_tf.layers import (
+    DifferentiableAugmentation,
+    SelfModulation,
+    UpsampleConv2D,
+)
 
 
 def _images(count=4, size=16, seed=0):
@@ -21,7 +25,7 @@ def test_upsampling_and_convolution_in_one(shape):
     plain = keras.layers.Conv2D(6, 3, padding="same", use_bias=False)
     large = inputs.repeat(2, axis=1).repeat(2, axis=2)
     plain.build(large.shape)
-    plain.set_weights(fast.get_weights())
+    plain.set_weights([np.swapaxes(fast.kernel, 2, 3)])
     assert outputs.shape == fast.compute_output_shape(shape)
     np.testing.assert_allclose(outputs, plain(large), atol=1e-5)
 
@@ -40,7 +44,8 @@ def test_upsampling_has_the_gradient_of_the_plain_way():
 
     def plainly():
         large = tf.repeat(tf.repeat(inputs, 2, axis=1), 2, axis=2)
-        return tf.nn.conv2d(large, fast.kernel.value, 1, "SAME")
+        kernel = tf.transpose(fast.kernel.value, (0, 1, 3, 2))
+        return tf.nn.conv2d(large, kernel, 1, "SAME")
 
     for one, other in zip(
         gradients(lambda: fast(inputs)), gradients(plainly), strict=True
@@ -107,7 +112,24 @@ def test_gradients_pass_through():
     assert (np.abs(gradient) > 0).mean() > 0.5
 
 
+def test_upsampling_begins_as_he_et_al_say():
+    layer = UpsampleConv2D(40)
+    layer.build((None, 4, 4, 10))
+    assert np.std(layer.kernel) == pytest.approx((2 / (9 * 10)) ** 0.5, rel=0.05)
+
+
+def test_modulation_is_group_normalisation_scaled_and_shifted():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(3.0, 2.0, (2, 4, 5, 6)).astype(np.float32)
+    change = rng.normal(size=(2, 12)).astype(np.float32)
+    outputs = SelfModulation(3)(inputs, change)
+    plain = keras.layers.GroupNormalization(3, center=False, scale=False)(inputs)
+    scale, shift = change[:, None, None, :6], change[:, None, None, 6:]
+    np.testing.assert_allclose(outputs, plain * (1 + scale) + shift, atol=1e-5)
+
+
 def test_layers_survive_their_config():
-    for layer in (UpsampleConv2D(7), DifferentiableAugmentation(False, 0.1, 0.2, 5)):
+    augmentation = DifferentiableAugmentation(False, 0.1, 0.2, 5)
+    for layer in (UpsampleConv2D(7), SelfModulation(2), augmentation):
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()

@@ -10,8 +10,9 @@ import urllib.request
 import pytest
 import tensorflow as tf
 
+from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.export import run as export
-from anime_tf.inference import Recognizer, find_pictures
+from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
 from anime_tf.sampler import Sampler
 from anime_tf.server.limits import Limits

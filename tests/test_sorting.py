@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from anime_tf.errors import UserError
-from anime_tf.inference import UNKNOWN, Prediction
+from anime_tf.prediction import UNKNOWN, Prediction
 from anime_tf.sorting import Step, carry_out, plan_sorting
 
 

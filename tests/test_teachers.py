@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from anime_tf.models.teachers import ClassificationTeacher, PerceptualTeacher
 
@@ -23,37 +22,63 @@ def _batches(images, size=5):
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
+def _one_map(size):
+    images = keras.Input((size, size, 3))
+    return [keras.Model(images, keras.layers.Rescaling(1.0)(images))]
+
+
 def test_descriptors_are_means_and_deviations_of_places():
-    teacher = PerceptualTeacher(_identity_features())
-    images = _images()
-    means, deviations, half_means, half_deviations = teacher.describe(images)
-    assert means.shape == half_means.shape == (12, 16, 4 * 3)
-    assert deviations.shape == half_deviations.shape == (12, 16, 3)
-    # The second place: rows 0 to 3, columns 4 to 7; its third quarter is below left.
-    place = images[:, :4, 4:8]
-    quarter = place[:, 2:, :2].mean((1, 2))
-    np.testing.assert_allclose(means[:, 1, 6:9], quarter, rtol=1e-4)
-    np.testing.assert_allclose(deviations[:, 1], place.std((1, 2)), rtol=0.02)
-    np.testing.assert_allclose(half_means, means, rtol=1e-3)
+    teacher = PerceptualTeacher(_one_map(32))
+    images = _images(size=32)
+    means, deviations = map(np.asarray, teacher.describe(images))
+    assert means.shape == (12, 16 * 16 * 3)
+    assert deviations.shape == (12, 4 * 4 * 3)
+    # The second cell: rows 0 and 1, columns 2 and 3.
+    cell = images[:, :2, 2:4].mean((1, 2))
+    np.testing.assert_allclose(means[:, 3:6], cell, rtol=1e-4)
+    # The second place: rows 0 to 7, columns 8 to 15.
+    place = images[:, :8, 8:16].std((1, 2))
+    np.testing.assert_allclose(deviations[:, 3:6], place, rtol=0.02)
+
+
+def test_a_small_map_has_a_cell_for_each_pixel():
+    images = _images(size=8)
+    means, _ = PerceptualTeacher(_one_map(8)).describe(images)
+    np.testing.assert_allclose(means, images.reshape(12, -1), rtol=1e-5)
 
 
 def test_places_need_not_be_whole_pixels():
-    # Of 12 pixels each of 8 quarters has one and a half.
-    images = _images(size=12)
-    network = keras.Model(x := keras.Input((12, 12, 3)), keras.layers.Rescaling(1.0)(x))
-    means, _ = PerceptualTeacher([network]).describe(images)
+    # Of 24 pixels each of 16 cells has one and a half.
+    images = _images(size=24)
+    means, _ = PerceptualTeacher(_one_map(24)).describe(images)
     row = images[:, 0] + 0.5 * images[:, 1]
     corner = (row[:, 0] + 0.5 * row[:, 1]) / 1.5**2
-    np.testing.assert_allclose(means[:, 0, :3], corner, rtol=1e-4)
+    np.testing.assert_allclose(means[:, :3], corner, rtol=1e-4)
+
+
+def test_paired_pictures_are_described_by_whole_maps():
+    images = _images(size=32)
+    (whole,) = PerceptualTeacher(_one_map(32), "paired").describe(images)
+    np.testing.assert_allclose(whole, images.reshape(12, -1), rtol=1e-5)
 
 
 def test_units_make_real_pictures_one_apart():
     teacher = PerceptualTeacher(_identity_features())
     described = teacher.measure(_batches(_images(200)))
-    assert all(part.dtype == np.float16 for part in described)
-    mean = described[0].astype(np.float32)
-    apart = np.linalg.norm(mean[:100] - mean[100:], axis=-1).mean()
-    assert apart == pytest.approx(1.0, abs=0.1)
+    assert described.dtype == np.float16
+    assert described.shape == (200, 16 * 16 * 3 + 8 * 8 * 3 + 2 * 4 * 4 * 3)
+    described = described.astype(np.float32)
+    apart = np.linalg.norm(described[:100] - described[100:], axis=1).mean()
+    assert apart == pytest.approx(1.0, abs=0.05)
+
+
+def test_all_layers_weigh_the_same():
+    images = keras.Input((16, 16, 3))
+    loud = keras.layers.Rescaling(100.0)(images)
+    network = keras.Model(images, [keras.layers.Rescaling(1.0)(images), loud])
+    described = PerceptualTeacher([network]).measure(_batches(_images(40)))
+    one, other = np.split(described, 2, axis=1)
+    np.testing.assert_allclose(one, other, rtol=0.01, atol=1e-4)
 
 
 def test_brightness_does_not_change_the_loss():
@@ -62,7 +87,6 @@ def test_brightness_does_not_change_the_loss():
     for scale in (1.0, 10.0):
         teacher = PerceptualTeacher(_identity_features())
         references = teacher.measure(_batches(scale * _images(40)))
-        references = [tf.constant(part, tf.float32) for part in references]
         losses.append(float(teacher(scale * _images(8, seed=1), references)))
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
@@ -71,9 +95,7 @@ def test_brightness_does_not_change_the_loss():
 def test_real_pictures_please_more_than_a_blur(loss):
     teacher = PerceptualTeacher(_identity_features(), loss)
     real = _images(24)
-    references = [
-        tf.constant(part, tf.float32) for part in teacher.measure(_batches(real))
-    ]
+    references = teacher.measure(_batches(real))
     blur = np.repeat(real.mean(0, keepdims=True), 24, axis=0)
     order = np.random.default_rng(0).permutation(24)
     wins = float(teacher(real[order], references)) < float(teacher(blur, references))

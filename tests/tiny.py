@@ -20,6 +20,8 @@ from anime_tf import cli
 from anime_tf.config import DrawConfig, TrainConfig
 from anime_tf.inference import Recognizer
 from anime_tf.models import classifier, features
+from anime_tf.models.networks import build_generator
+from anime_tf.sampler import Sampler
 from anime_tf.training import generator
 from anime_tf.training.classifier import train_classifier
 
@@ -165,6 +167,13 @@ def options(settings):
     )
     pairs = [("--" + n.replace("_", "-"), str(getattr(settings, n))) for n in names]
     return [part for pair in pairs for part in pair]
+
+
+def sampler():
+    """A generator of 16 px that was never trained: two of four characters."""
+    keras.utils.set_random_seed(0)
+    network = build_generator(16, num_classes=4, channels=8)
+    return Sampler(network, ("Rem", "初音未来", "7", ""), ("Rem", "初音未来"))
 
 
 def trained_run(tmp_path_factory):

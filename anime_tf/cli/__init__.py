@@ -6,7 +6,7 @@
 import click
 
 from anime_tf import __version__
-from anime_tf.cli import data, draw, export, recognise, serve
+from anime_tf.cli import data, draw, export, recognise, serve, serving
 from anime_tf.cli.options import SETTINGS, Group, set_up_output
 
 
@@ -29,6 +29,7 @@ def cli():
       anime-tf draw                learn to draw one of them
       anime-tf generate            draw
       anime-tf export              take a model elsewhere
+      anime-tf serve-config        serve it by TensorFlow Serving
       anime-tf serve               answer over HTTP
       anime-tf ui                  a page to play with
     """
@@ -44,5 +45,6 @@ cli.add_command(draw.draw)
 cli.add_command(draw.draw_eval)
 cli.add_command(draw.generate)
 cli.add_command(export.export)
+cli.add_command(serving.serve_config)
 cli.add_command(serve.serve)
 cli.add_command(serve.ui)

@@ -13,6 +13,7 @@ from anime_tf.cli.options import (
     Command,
     Duration,
     cache_options,
+    load_tensorflow,
     set_up_output,
     with_options,
 )
@@ -140,6 +141,7 @@ def draw(ctx, out: Path, resume: bool, overwrite: bool, image_size, **given):
         given["image_size"] = int(image_size) if image_size else None
         named = {name: value for name, value in given.items() if value is not None}
         config = DrawConfig(**named)
+    load_tensorflow()
     from anime_tf.drawing_evaluation import evaluate_drawing
     from anime_tf.training.generator import resume_generator, train_generator
 
@@ -180,6 +182,7 @@ def draw_eval(model: Path, count: int, seed: int, judge, data_dir):
     Example:
       anime-tf draw-eval --judge saved_models/other_classifier
     """
+    load_tensorflow()
     from anime_tf.drawing_evaluation import evaluate_drawing
 
     reporter = Reporter(Console())
@@ -222,6 +225,7 @@ def generate(model, out, count, character, seed, truncation, best_of, interpolat
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; give a new folder by --out")
+    load_tensorflow()
     from anime_tf.drawing_files import write_drawings, write_interpolation
     from anime_tf.sampler import Sampler
 

@@ -6,7 +6,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from anime_tf.cli.options import SETTINGS, Command, model_option, set_up_output
+from anime_tf.cli.options import (
+    SETTINGS,
+    Command,
+    load_tensorflow,
+    model_option,
+    saved_model_options,
+    set_up_output,
+    with_options,
+)
 from anime_tf.progress import Reporter
 
 FORMATS = ("saved_model", "tflite")
@@ -19,20 +27,7 @@ VARIANTS = ("float32", "float16", "dynamic", "int8")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Export's folder."
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Where the run's pictures are now, to compare on.",
-)
-@click.option(
-    "--top-k", type=click.IntRange(1), default=3, help="saved_model: names per picture."
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1, 64_000_000),
-    default=16_000_000,
-    help="saved_model: refuse files that claim more.",
-)
+@with_options(saved_model_options)
 @click.option(
     "--variant",
     "variants",
@@ -54,6 +49,7 @@ def export(model: Path, style: str, out: Path, data_dir, top_k, max_pixels, vari
       anime-tf export --format tflite --variant all --out phone
     """
     set_up_output()
+    load_tensorflow()
     from anime_tf.export import run
 
     reporter = Reporter(Console())

@@ -11,6 +11,7 @@ import click
 
 from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT
 from anime_tf.errors import UserError
+from anime_tf.quiet import quiet
 
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -91,6 +92,25 @@ cache_options = [
         "used longest ago make room, and what does not fit is decoded in every epoch.",
     ),
 ]
+saved_model_options = [
+    click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Where the run's pictures are now, to compare on.",
+    ),
+    click.option(
+        "--top-k",
+        type=click.IntRange(1),
+        default=3,
+        help="SavedModel: names per picture.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 64_000_000),
+        default=16_000_000,
+        help="SavedModel: refuse files that claim more.",
+    ),
+]
 
 
 def with_options(options: list):
@@ -112,3 +132,10 @@ def set_up_output() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow, which takes seconds, without the notices that it prints
+    before it looks at its log levels."""
+    with quiet():
+        import tensorflow  # noqa: F401

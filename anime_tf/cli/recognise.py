@@ -14,6 +14,7 @@ from anime_tf.cli.options import (
     Duration,
     cache_options,
     data_dir_option,
+    load_tensorflow,
     model_option,
     set_up_output,
     with_options,
@@ -104,6 +105,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     else:
         config = TrainConfig.from_preset(**given)
         _check_source(ctx, config)
+    load_tensorflow()
     from anime_tf.evaluation import evaluate_run
     from anime_tf.training import classifier as training
 
@@ -146,6 +148,7 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
       anime-tf evaluate --unknown-dir photos/
     """
     check_complete(model)
+    load_tensorflow()
     from anime_tf.evaluation import evaluate_run
 
     reporter = Reporter(Console())
@@ -154,6 +157,34 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
     )
     _say_metrics(reporter, metrics)
     reporter.say(f"Figures: {model / METRICS}\nReport:  {model / REPORT}")
+
+
+_server_options = [
+    click.option(
+        "--server",
+        metavar="URL",
+        help="Ask a server instead of --model: http://HOST:8501 or grpc://HOST:8500.",
+    ),
+    click.option(
+        "--model-name", default="classifier", help="--server: the model's name there."
+    ),
+    click.option(
+        "--model-label",
+        help="--server: label of the version, such as stable [default: the newest].",
+    ),
+    click.option(
+        "--timeout",
+        type=Duration(),
+        default="30s",
+        help="--server: longest wait for an answer.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 4),
+        default=3,
+        help="--server: further tries when it is busy or out of reach.",
+    ),
+]
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
@@ -165,40 +196,46 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
     type=click.Choice(STYLES),
     default="table",
 )
-@click.option("--top-k", type=click.IntRange(1), default=3, help="Names per picture.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    default=3,
+    help="Names per picture; a server lists as many as its export was made for.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32)
 @click.option(
     "--explain",
     type=click.Path(path_type=Path),
     help="Write pictures of what spoke for each answer (Grad-CAM) to this new folder.",
 )
-def predict(paths, model, style, top_k, batch_size, explain):
+@with_options(_server_options)
+@click.pass_context
+def predict(ctx, paths, model, style, top_k, batch_size, explain, **server):
     """Names the characters in files, folders (with all below) or 'globs'.
 
     A picture of nobody known is "unknown". One that cannot be read gets a row with
-    the reason.
+    the reason. With --server, TensorFlow is not needed on this machine.
 
     \b
     Example:
       anime-tf predict new.png downloads/ --format csv > names.csv
+      anime-tf predict --server http://localhost:8501 new.png
     """
-    is_run = model.suffix != ".tflite" and not (model / "saved_model.pb").is_file()
-    if is_run:
-        check_complete(model)
-    elif explain:
-        raise UserError(f"--explain needs the run itself, {model} is an export")
-    from anime_tf.export.recognition import load_predictor
-    from anime_tf.inference import find_pictures
+    if server["server"]:
+        _check_server(ctx, explain)
+    else:
+        _check_model(model, explain)
+    from anime_tf.datasets.image_folder import find_pictures
 
     pictures = find_pictures(paths)
     if explain:
         _make_empty(explain)
-    recognizer = load_predictor(model)
-    gallery = _Gallery(explain, recognizer) if explain else None
+    predictor = _client(**server) if server["server"] else _load(model)
+    options = {"on_batch": _Gallery(explain, predictor)} if explain else {}
     reporter = Reporter(Console(stderr=True))
     predictions = []
     with reporter.bar("Recognising", len(pictures)) as bar:
-        for prediction in recognizer.stream(pictures, top_k, batch_size, gallery):
+        for prediction in predictor.stream(pictures, top_k, batch_size, **options):
             predictions.append(prediction)
             bar.advance()
     click.echo(render(predictions, style), nl=False)
@@ -227,7 +264,9 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
       anime-tf sort downloads/ sorted/ --dry-run
     """
     check_complete(model)
-    from anime_tf.inference import Recognizer, find_pictures
+    load_tensorflow()
+    from anime_tf.datasets.image_folder import find_pictures
+    from anime_tf.inference import Recognizer
     from anime_tf.sorting import carry_out, plan_sorting
 
     inside = out.resolve()
@@ -260,6 +299,36 @@ def _check_source(ctx: click.Context, config: TrainConfig) -> None:
     if ctx.get_parameter_source("data_dir") == click.core.ParameterSource.COMMANDLINE:
         raise UserError("--tfds takes the place of --data-dir: leave out one of them")
     find_dataset(config.tfds)
+
+
+def _check_model(model: Path, explain: Path | None) -> None:
+    is_run = model.suffix != ".tflite" and not (model / "saved_model.pb").is_file()
+    if is_run:
+        check_complete(model)
+    elif explain:
+        raise UserError(f"--explain needs the run itself, {model} is an export")
+
+
+def _load(model: Path):
+    load_tensorflow()
+    from anime_tf.export.recognition import load_predictor
+
+    return load_predictor(model)
+
+
+def _check_server(ctx: click.Context, explain: Path | None) -> None:
+    if ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE:
+        raise UserError("--server takes the place of --model: leave out one of them")
+    if explain:
+        raise UserError("--explain needs the run itself: name it by --model")
+
+
+def _client(server: str, model_name: str, model_label: str | None, timeout, retries):
+    from anime_tf.serving.client import Client
+
+    return Client(
+        server, model_name, label=model_label, timeout=timeout, retries=retries
+    )
 
 
 def _check_resume(ctx: click.Context) -> None:

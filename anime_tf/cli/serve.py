@@ -13,6 +13,7 @@ from anime_tf.cli.options import (
     Bytes,
     Command,
     Duration,
+    load_tensorflow,
     set_up_output,
     with_options,
 )
@@ -111,6 +112,7 @@ def _run_server(
 ) -> None:
     classifier, generator = _find_models(classifier, generator)
     _check_installed()
+    load_tensorflow()
     from anime_tf.server import loading, page, run
     from anime_tf.server.app import build_app
     from anime_tf.server.limits import Intake

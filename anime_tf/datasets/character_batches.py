@@ -1,6 +1,6 @@
 """What a generator learns from: batches of one character each, with references."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from anime_tf.datasets.pipeline import PictureStore
 def character_batches(
     store: PictureStore,
     labels: np.ndarray,
-    references: Sequence[np.ndarray],
+    references: Mapping[int, np.ndarray],
     batch_size: int,
     num_references: int,
     seed: int,
@@ -30,8 +30,8 @@ def character_batches(
     Args:
         store: n pictures.
         labels: int `[n]`.
-        references: Descriptors of the pictures, each float16 `[k * n, p, c]`: of all
-            pictures, and then of k - 1 changed copies of all, in the same order.
+        references: Of each label the descriptors of its real pictures, float16
+            `[r, d]`; empty for none.
         batch_size: Pictures per batch, exactly.
         num_references: References per batch, exactly, drawn anew for each; some come
             several times where there are fewer.
@@ -41,10 +41,10 @@ def character_batches(
             most as many batches of theirs as of all characters together.
 
     Returns:
-        Dataset of (uint8 `[b, size, size, 3]`, int32 `[b]`, a tuple of float32
-        `[m, p, c]`).
+        Dataset of (uint8 `[b, size, size, 3]`, int32 `[b]`, float16 `[m, d]`); d is 0
+        without references.
     """
-    members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    width = next(iter(references.values())).shape[1] if references else 0
 
     def plan(epoch: np.ndarray) -> np.ndarray:
         return plan_epoch(labels, batch_size, seed, int(epoch), nobody)
@@ -55,32 +55,27 @@ def character_batches(
         steps = tf.data.Dataset.from_tensor_slices(batches).enumerate()
         return steps.map(lambda step, indices: (epoch, step, indices))
 
-    def choose(epoch: np.ndarray, step: np.ndarray, label: np.ndarray):
+    def choose(epoch: np.ndarray, step: np.ndarray, label: np.ndarray) -> np.ndarray:
+        if not references:
+            return np.empty((num_references, 0), np.float16)
+        own = references[int(label)]
         rng = np.random.default_rng([seed, int(epoch), int(step)])
-        own = members[int(label)]
-        copies = len(references[0]) // len(labels) if references else 0
-        own = np.concatenate([own + copy * len(labels) for copy in range(copies)])
-        rows = np.resize(rng.permutation(own), num_references)
-        return [reference[rows].astype(np.float32) for reference in references]
+        return own[np.resize(rng.permutation(len(own)), num_references)]
 
     def read(epoch: tf.Tensor, step: tf.Tensor, indices: tf.Tensor):
         images = tf.numpy_function(store.batch, [indices], tf.uint8)
         images.set_shape([batch_size, store.image_size, store.image_size, 3])
         own = tf.gather(tf.constant(labels, tf.int32), indices)
-        chosen = ()
-        if references:
-            kinds = [tf.float32] * len(references)
-            chosen = tf.numpy_function(choose, [epoch, step, own[0]], kinds)
-            for tensor, reference in zip(chosen, references, strict=True):
-                tensor.set_shape([num_references, *reference.shape[1:]])
-        return images, own, tuple(chosen)
+        chosen = tf.numpy_function(choose, [epoch, step, own[0]], tf.float16)
+        chosen.set_shape([num_references, width])
+        return images, own, chosen
 
     return (
         tf.data.Dataset.range(first_epoch, last_epoch)
         .flat_map(planned)
         # One batch at a time: the store reads a batch with all cores by itself.
         .map(read, num_parallel_calls=1)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(2)
     )
 
 

@@ -10,9 +10,10 @@
 Nothing here ever deletes or changes a picture.
 """
 
+import glob
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,30 @@ def list_files(folder: Path | str) -> list[Path]:
         subfolders[:] = sorted(name for name in subfolders if not _is_debris(name))
         found += [Path(directory, name) for name in names if not _is_debris(name)]
     return sorted(found)
+
+
+def find_pictures(patterns: Iterable[str | Path]) -> list[Path]:
+    """Resolves files, folders (all files below, sorted) and globs into paths.
+
+    Raises:
+        UserError: If a pattern matches nothing.
+    """
+    found: list[Path] = []
+    for pattern in map(str, patterns):
+        if os.path.isdir(pattern):
+            matches = list_files(pattern)
+        elif os.path.exists(pattern):
+            matches = [Path(pattern)]
+        else:
+            matches = sorted(
+                Path(match)
+                for match in glob.glob(pattern, recursive=True)
+                if os.path.isfile(match)
+            )
+        if not matches:
+            raise UserError(f"no pictures at {pattern}: no such file, folder or glob")
+        found += matches
+    return list(dict.fromkeys(found))
 
 
 def find_class_names(root: Path | str) -> tuple[str, ...]:

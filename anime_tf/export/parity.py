@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from anime_tf import images
 from anime_tf.datasets.manifest import Manifest
-from anime_tf.inference import Prediction, Recognizer
+from anime_tf.inference import Recognizer
+from anime_tf.prediction import Prediction
 from anime_tf.run_files import MANIFEST
 from anime_tf.sampler import Sampler
 

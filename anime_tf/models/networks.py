@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from anime_tf.layers import UpsampleConv2D
+from anime_tf.layers import SelfModulation, UpsampleConv2D
 
 LATENT_DIM = 128
 _EMBEDDING_DIM = 64
@@ -186,10 +186,8 @@ def _spectral_conv(filters: int, size: int, strides: int = 1) -> layers.Layer:
 
 def _modulate(x: keras.KerasTensor, style: keras.KerasTensor) -> keras.KerasTensor:
     width = x.shape[-1]
-    # By groups and not by batch: a batch is of one character, another of another.
-    x = layers.GroupNormalization(min(_GROUPS, width), center=False, scale=False)(x)
     small = keras.initializers.RandomNormal(stddev=0.02)
     change = layers.Dense(2 * width, kernel_initializer=small)(style)
-    change = layers.Reshape((1, 1, 2 * width))(change)
-    scale, shift = change[..., :width], change[..., width:]
-    return layers.LeakyReLU(negative_slope=0.2)(x * (1.0 + scale) + shift)
+    # By groups and not by batch: a batch is of one character, another of another.
+    x = SelfModulation(min(_GROUPS, width))(x, change)
+    return layers.LeakyReLU(negative_slope=0.2)(x)

@@ -4,7 +4,7 @@ They are plain objects and no layers: nothing of them is trained, or kept in the
 checkpoints of what they teach.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from anime_tf.losses import PERCEPTUAL_LOSSES
 
-# Pictures are compared place by place on a grid of so many places to each side: with
-# more of them, every place is right and the whole is not.
+# The means of a map are taken over the cells of a grid of so many to each side, and its
+# deviations over coarser places.
+_CELLS = 16
 _PLACES = 4
 _TINY = 1e-4
 
@@ -21,13 +22,15 @@ _TINY = 1e-4
 class PerceptualTeacher:
     """Says how far features of generated pictures are from those of real ones.
 
-    A layer's map is cut into a grid of 4 x 4 places. The means over the quarters of a
-    place say what there is, the deviation over the place how it is textured. Both are
-    compared place by place, and with all places in a row, which says how the whole is
-    composed. For
-    `paired` every pixel of a map is a place, and its value is all there is. Every
-    descriptor is measured in units of its own mean distance between two real pictures,
-    so that all weigh the same.
+    A picture's descriptor is one long vector: of each map the means over a grid of
+    16 x 16 cells, which say what there is and where, and the deviations over 4 x 4
+    places, which say how it is textured. For `paired` it is the whole maps. Each part
+    is measured in units of its own mean distance between two real pictures, so that
+    all weigh the same.
+
+    All layers and places go into one vector because a loss may look for the nearest
+    real picture: were they compared each by itself, each would find another one, and
+    every part of a face would be right but not the face.
 
     Args:
         features: One or several networks, each of pictures `[n, s, s, 3]` to a list of
@@ -42,7 +45,7 @@ class PerceptualTeacher:
         self.features = features
         self._loss = PERCEPTUAL_LOSSES[loss]
         self._whole_maps = loss == "paired"
-        self._units: list[float] = []
+        self._units: list[np.ndarray] = []
 
     def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Returns the maps of pictures `[n, h, w, 3]`, h = w a multiple of every s."""
@@ -55,47 +58,45 @@ class PerceptualTeacher:
         return maps
 
     def describe(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the descriptors of pictures, each float32 `[n, p, c]`, unscaled."""
-        described = []
+        """Returns the parts of the descriptors, each float32 `[n, d]`, unscaled."""
+        parts = []
         for features in self.maps(images):
-            shape = tf.shape(features)
             if self._whole_maps:
-                places = shape[1] * shape[2]
-                size = (shape[0], places, features.shape[-1])
-                described.append(tf.reshape(features, size))
+                parts.append(features)
             else:
-                described += _means_and_deviations(features)
-        return described
+                cells = min(_CELLS, features.shape[1])
+                parts += [_average(features, cells), _deviations(features)]
+        return [tf.reshape(part, (-1, np.prod(part.shape[1:]))) for part in parts]
 
-    def measure(self, batches: Iterable[tf.Tensor]) -> list[np.ndarray]:
-        """Describes all real pictures, and takes the units of every descriptor.
+    def measure(self, batches: Iterable[tf.Tensor]) -> np.ndarray:
+        """Describes real pictures, and takes the units from them.
 
         Args:
             batches: Pictures `[n, h, w, 3]`, in batches, at least two in all.
 
         Returns:
-            The descriptors, each float16 `[n, p, c]`, in their units.
+            The descriptors, float16 `[n, d]`.
         """
         describe = tf.function(self.describe, reduce_retracing=True)
-        parts = [[part.numpy() for part in describe(batch)] for batch in batches]
-        wholes = [np.concatenate(part) for part in zip(*parts, strict=True)]
-        self._units = [_mean_distance(whole) for whole in wholes]
-        return [
-            (whole / unit).astype(np.float16)
-            for whole, unit in zip(wholes, self._units, strict=True)
+        # Halved at once: they are most of the memory.
+        described = [
+            [part.numpy().astype(np.float16) for part in describe(batch)]
+            for batch in batches
         ]
+        wholes = [np.concatenate(part) for part in zip(*described, strict=True)]
+        self._units = [_mean_distance(whole) for whole in wholes]
+        return self._join(wholes, np.concatenate).astype(np.float16)
 
-    def __call__(self, fakes: tf.Tensor, references: list[tf.Tensor]) -> tf.Tensor:
-        """The loss of fakes `[n, h, w, 3]` against measured descriptors of reals."""
-        losses = []
-        for fake, real, unit in zip(
-            self.describe(fakes), references, self._units, strict=True
-        ):
-            losses.append(self._loss(fake / unit, real))
-            if not self._whole_maps:
-                whole = _as_one_place(fake / unit), _as_one_place(real)
-                losses.append(self._loss(*whole))
-        return tf.add_n(losses) / len(losses)
+    def __call__(self, fakes: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
+        """The loss of fakes `[n, h, w, 3]` against descriptors of reals `[m, d]`."""
+        described = self._join(self.describe(fakes), tf.concat)
+        return self._loss(described, tf.cast(references, tf.float32))
+
+    def _join(self, parts: Sequence, concatenate: Callable):
+        """Puts the scaled parts in a row, so that the mean distance stays 1."""
+        scale = len(parts) ** 0.5
+        pairs = zip(parts, self._units, strict=True)
+        return concatenate([part / (unit * scale) for part, unit in pairs], axis=1)
 
 
 class ClassificationTeacher:
@@ -128,20 +129,12 @@ class ClassificationTeacher:
         return tf.reduce_mean(entropy * somebody)
 
 
-def _means_and_deviations(maps: tf.Tensor) -> list[tf.Tensor]:
-    """Cuts maps `[n, h, h, c]` into 16 places; returns the means over the quarters of
-    each place, `[n, 16, 4 c]`, and the deviations over each, `[n, 16, c]`."""
-    channels = maps.shape[-1]
-    quarters = _average(maps, 2 * _PLACES)
+def _deviations(maps: tf.Tensor) -> tf.Tensor:
+    """Deviations of maps `[n, h, h, c]` over their places, `[n, 4, 4, c]`."""
     variance = _average(tf.square(maps), _PLACES) - _average(maps, _PLACES) ** 2
     # A root has no gradient at 0.
     least = _TINY * tf.reduce_mean(tf.stop_gradient(maps) ** 2)
-    deviations = tf.sqrt(tf.maximum(variance, 0.0) + least)
-    means = tf.nn.space_to_depth(quarters, 2)
-    return [
-        tf.reshape(means, (-1, _PLACES**2, 4 * channels)),
-        tf.reshape(deviations, (-1, _PLACES**2, channels)),
-    ]
+    return tf.sqrt(tf.maximum(variance, 0.0) + least)
 
 
 def _average(maps: tf.Tensor, cells: int) -> tf.Tensor:
@@ -156,14 +149,8 @@ def _average(maps: tf.Tensor, cells: int) -> tf.Tensor:
     return tf.einsum("ph,qw,nhwc->npqc", shares, shares, maps)
 
 
-def _as_one_place(descriptors: tf.Tensor) -> tf.Tensor:
-    """Turns `[n, p, c]` into `[n, 1, p * c]` whose distances are the mean ones."""
-    places, channels = descriptors.shape[1:]
-    return tf.reshape(descriptors, (-1, 1, places * channels)) / places**0.5
-
-
-def _mean_distance(descriptors: np.ndarray) -> float:
-    """Mean distance of two pictures at a place, over neighbours in a fixed shuffle."""
+def _mean_distance(descriptors: np.ndarray) -> np.ndarray:
+    """Mean distance of two pictures, float32 `[1]`, over neighbours in a shuffle."""
     order = np.random.default_rng(0).permutation(len(descriptors))
     steps = np.diff(descriptors[order].astype(np.float32), axis=0)
-    return float(np.linalg.norm(steps, axis=-1).mean())
+    return np.linalg.norm(steps, axis=1).mean(keepdims=True)

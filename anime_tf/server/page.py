@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from anime_tf import pages, sheets
-from anime_tf.inference import Prediction
+from anime_tf.prediction import Prediction
 from anime_tf.server import payloads
 from anime_tf.server.errors import RequestError
 from anime_tf.server.generator import to_png

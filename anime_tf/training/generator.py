@@ -61,6 +61,8 @@ MIN_ACCURACY = 0.5
 _EXAMINED = 128
 _SHOWN = 32
 _BATCH = 64
+# Most pictures that are kept described, of all characters together: some 0.4 MB each.
+_DESCRIBED = 1024
 _MIN_FEATURES = 32  # side of the smallest picture that VGG19 takes
 
 
@@ -493,11 +495,12 @@ class _Run:
         return PerceptualTeacher(networks, config.perceptual)
 
     @cached_property
-    def _references(self) -> list[np.ndarray]:
-        """Descriptors of all pictures, and of their mirror images."""
+    def _references(self) -> dict[int, np.ndarray]:
+        """Descriptors of every label's pictures, and of their mirror images."""
         if not self.config.perceptual_weight:
-            return []
-        parts = list(_parts(len(self._labels)))
+            return {}
+        chosen = _even_choice(self._labels, _DESCRIBED, self.config.seed)
+        parts = [chosen[part] for part in _parts(len(chosen))]
         with self.reporter.bar("Describing the pictures", 2 * len(parts)) as bar:
 
             def batches():
@@ -506,7 +509,9 @@ class _Run:
                         yield self._store.batch(part)[:, :, ::direction]
                         bar.advance()
 
-            return self._perceptual.measure(batches())
+            descriptors = self._perceptual.measure(batches())
+        owners = np.tile(self._labels[chosen], 2)
+        return {int(label): descriptors[owners == label] for label in np.unique(owners)}
 
     @cached_property
     def _feature_network(self) -> FeatureNetwork:
@@ -545,6 +550,14 @@ def copy_weights(
                 "size, channels and discriminator, or name another by --pretrained"
             )
         new.assign(value)
+
+
+def _even_choice(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Returns the indices of about `count` pictures, as many of each label."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    share = -(-count // len(members))
+    return np.concatenate([rng.permutation(own)[:share] for own in members])
 
 
 def _parts(count: int) -> list[np.ndarray]:

@@ -1,0 +1,38 @@
+"""Silence around libraries that print pages from their native code."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what the process prints, by whatever way, from being seen.
+
+    If the block raises an error, all of it goes to stderr after all: it may tell why.
+    Threads that print meanwhile are silenced too.
+    """
+    _flush()
+    with tempfile.TemporaryFile() as kept:
+        shown = [(number, os.dup(number)) for number in (1, 2)]
+        for number, _ in shown:
+            os.dup2(kept.fileno(), number)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            _flush()
+            for number, original in shown:
+                os.dup2(original, number)
+                os.close(original)
+            if failed:
+                kept.seek(0)
+                os.write(2, kept.read())
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

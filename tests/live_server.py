@@ -23,6 +23,8 @@ from anime_tf.server.loading import Services
 from anime_tf.server.page import build_page
 
 SIZE = 16
+# Seconds; far more than anything takes, on a busy machine too.
+_PATIENCE = 60
 
 
 class ColourPredictor(Predictor):
@@ -32,12 +34,27 @@ class ColourPredictor(Predictor):
     image_size = SIZE
     threshold = 5.0
 
-    def __init__(self, seconds=0.0):
-        self.seconds, self.batches = seconds, []
+    def __init__(self):
+        self.batches, self._asked, self._goes = [], threading.Event(), threading.Event()
+        self._goes.set()
+
+    @contextlib.contextmanager
+    def held_up(self):
+        """In the block every batch is begun, and none comes to its end."""
+        self._asked.clear()
+        self._goes.clear()
+        try:
+            yield
+        finally:
+            self._goes.set()
+
+    def wait_until_asked(self):
+        assert self._asked.wait(_PATIENCE)
 
     def judge(self, squares):
         self.batches.append(len(squares))
-        time.sleep(self.seconds)
+        self._asked.set()
+        self._goes.wait()
         means = squares.mean(axis=(1, 2), dtype=np.float32)
         shares = means / np.maximum(means.sum(axis=1, keepdims=True), 1)
         return shares, means.max(axis=1) - means.min(axis=1)
@@ -63,15 +80,21 @@ class StripeDrawer(Drawer):
 class Live:
     """A running server, and ways to talk to it."""
 
-    def __init__(self, port, predictor):
-        self.port, self.predictor = port, predictor
+    def __init__(self, port, server, intake, predictor):
+        self.port, self.intake, self.predictor = port, intake, predictor
+        self._server = server
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE)
+
+    def connections(self):
+        """How many clients are connected."""
+        return len(self._server.server_state.connections)
 
     def request(self, method, path, body=None, headers=None):
         """Returns status, content of the JSON, and headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        address = ("127.0.0.1", self.port)
+        connection = http.client.HTTPConnection(*address, timeout=_PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -90,10 +113,10 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(seconds=0.0, **limits):
-    """A server with both models and the page; a batch takes so many seconds."""
+def serving(**limits):
+    """A server with both models and the page."""
     limits = Limits(**limits)
-    predictor = ColourPredictor(seconds)
+    predictor = ColourPredictor()
     services = Services(
         ClassifierService(predictor, limits, top_k=2),
         GeneratorService(StripeDrawer(), limits),
@@ -108,13 +131,20 @@ def serving(seconds=0.0, **limits):
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            assert started.wait(30)
+            assert started.wait(_PATIENCE)
             predictor.batches.clear()
-            yield Live(port, predictor)
+            yield Live(port, server, intake, predictor)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(_PATIENCE)
     assert not thread.is_alive()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def picture(colour, size=(20, 20), file_format="PNG", **options):

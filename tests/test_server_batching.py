@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -9,13 +8,17 @@ from anime_tf.server.errors import BusyError
 
 
 class _Doubler:
-    def __init__(self, seconds=0.0):
-        self.seconds, self.batches, self.threads = seconds, [], set()
+    def __init__(self, held_up=False):
+        self.batches, self.threads = [], set()
+        self.begun, self.goes = threading.Event(), threading.Event()
+        if not held_up:
+            self.goes.set()
 
     def __call__(self, rows):
         self.batches.append(list(rows))
         self.threads.add(threading.get_ident())
-        time.sleep(self.seconds)
+        self.begun.set()
+        self.goes.wait()
         if "bad" in rows:
             raise ValueError("bad")
         return [2 * row for row in rows]
@@ -40,7 +43,7 @@ async def _ask(batcher, row, delay=0.0):
 
 
 def test_requests_that_come_together_run_together():
-    double = _Doubler(0.01)
+    double = _Doubler()
 
     async def scenario(batcher):
         return await asyncio.gather(*(_ask(batcher, row) for row in range(10)))
@@ -72,7 +75,9 @@ def test_but_not_for_ever():
     double = _Doubler()
 
     async def scenario(batcher):
-        await asyncio.gather(_ask(batcher, 1), _ask(batcher, 2, 0.3))
+        with batcher.expecting(2):
+            await batcher.run(1)
+            await batcher.run(2)
 
     _run(scenario, double, max_wait=0.01)
     assert double.batches == [[1], [2]]
@@ -100,14 +105,15 @@ def test_an_error_reaches_its_batch_and_no_other():
 
 
 def test_who_went_away_is_not_served():
-    double = _Doubler(0.1)
+    double = _Doubler(held_up=True)
 
     async def scenario(batcher):
         first = asyncio.create_task(_ask(batcher, 1))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(double.begun.wait)
         gone = asyncio.create_task(_ask(batcher, 2))
         await asyncio.sleep(0)
         gone.cancel()
+        double.goes.set()
         await asyncio.gather(first, gone, return_exceptions=True)
         return await _ask(batcher, 3)
 
@@ -116,23 +122,30 @@ def test_who_went_away_is_not_served():
 
 
 def test_a_full_queue_is_said():
+    double = _Doubler(held_up=True)
+
     async def scenario(batcher):
         asked = [asyncio.create_task(_ask(batcher, row)) for row in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="3 pictures are waiting"):
             await _ask(batcher, 4)
+        double.goes.set()
         await asyncio.gather(*asked)
         return await _ask(batcher, 5)
 
-    assert _run(scenario, _Doubler(0.05), queue=3) == 10
+    assert _run(scenario, double, queue=3) == 10
 
 
 def test_stopping_leaves_nobody_waiting():
+    double = _Doubler(held_up=True)
+
     async def scenario(batcher):
         asked = [asyncio.create_task(_ask(batcher, row)) for row in range(9)]
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(double.begun.wait)
+        # It waits for its thread, and for no result.
+        double.goes.set()
         await batcher.stop()
         return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
 
-    found = _run(scenario, _Doubler(0.1))
+    found = _run(scenario, double)
     assert all(isinstance(one, asyncio.CancelledError) for one in found)

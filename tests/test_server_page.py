@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.live_server import SIZE, StripeDrawer, picture, serving
 
+# Milliseconds; far more than anything takes, on a busy machine too.
+_PATIENCE = 120_000
 _STATIC = Path(__file__).parents[1] / "anime_tf" / "server" / "static"
 
 
@@ -158,7 +160,9 @@ def browser():
         pytest.skip("there is no Chromium; CHROMIUM may name one")
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu"],
+            timeout=_PATIENCE,
         )
         yield browser
         browser.close()
@@ -175,7 +179,7 @@ def open_page(browser, live):
             context = browser.new_context(locale=locale, viewport=viewport)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(_PATIENCE)
             home = f"http://127.0.0.1:{live.port}/"
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on(

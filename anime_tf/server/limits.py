@@ -45,12 +45,16 @@ class Intake:
     """Receives the bodies of requests, and never holds more than it may.
 
     Args:
-        limits: Those of the server; to be read by others too.
+        limits: Those of the server.
+
+    Attributes:
+        limits: The same.
+        held: Bytes of all bodies that are held at the moment.
     """
 
     def __init__(self, limits: Limits):
         self.limits = limits
-        self._held = 0
+        self.held = 0
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[bytearray]:
@@ -69,7 +73,7 @@ class Intake:
             )
             yield body
         finally:
-            self._held -= len(body)
+            self.held -= len(body)
 
     async def _read(self, request: Request, body: bytearray) -> None:
         if _announced(request) > self.limits.body_bytes:
@@ -77,10 +81,10 @@ class Intake:
         async for chunk in request.stream():
             if len(body) + len(chunk) > self.limits.body_bytes:
                 await self._refuse(request)
-            if self._held + len(chunk) > self.limits.all_bodies_bytes:
+            if self.held + len(chunk) > self.limits.all_bodies_bytes:
                 raise BusyError("too many requests are being received")
             body += chunk
-            self._held += len(chunk)
+            self.held += len(chunk)
 
     async def _refuse(self, request: Request) -> None:
         # Who asks first has sent nothing yet.

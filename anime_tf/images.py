@@ -70,7 +70,8 @@ def decode(
         at_least: If given, a JPEG may be decoded at a reduced scale as long as its
             longer side stays at least twice this many pixels (faster, and the
             later antialiased reduction hides the difference).
-        max_pixels: Pictures that claim more are not read; at most `MAX_PIXELS`.
+        max_pixels: Pictures that claim more are not read; `MAX_PIXELS` if that is
+            fewer.
 
     Returns:
         A `Picture`.
@@ -79,6 +80,7 @@ def decode(
         PictureError: If the content is no such file, is damaged, or claims more
             than `max_pixels` pixels.
     """
+    max_pixels = min(max_pixels, MAX_PIXELS)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size

@@ -320,8 +320,11 @@ def test_huge_claims_are_refused_where_warnings_are_no_errors():
 def test_most_pixels_allowed(monkeypatch, encode):
     monkeypatch.setattr(images, "MAX_PIXELS", 32)
     assert images.decode(encode(Image.new("RGB", (8, 4)), "PNG")).width == 8
-    with pytest.raises(PictureError, match="claims 11 x 3 pixels, more than 32"):
-        images.decode(encode(Image.new("RGB", (11, 3)), "PNG"))
+    content = encode(Image.new("RGB", (11, 3)), "PNG")
+    # A caller may ask for fewer, but not for more.
+    for options, most in (({}, 32), ({"max_pixels": 20}, 20), ({"max_pixels": 99}, 32)):
+        with pytest.raises(PictureError, match=f"11 x 3 pixels, more than {most}"):
+            images.decode(content, **options)
 
 
 def test_most_bytes_allowed(monkeypatch, tmp_path):

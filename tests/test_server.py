@@ -462,14 +462,13 @@ def test_a_client_that_does_not_listen_is_cut_off():
     "head",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/models/classifier:predict HTTP/1.1\r\nHost: x\r\n"
         b"Content-Length: -5\r\n\r\n",
         b"POST /v1/models/classifier:predict HTTP/1.1\r\nHost: x\r\n"
         b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n",
         b"GET /" + 200_000 * b"a" + b" HTTP/1.1\r\n\r\n",
     ],
-    ids=["TLS", "version", "negative length", "two lengths", "long line"],
+    ids=["TLS", "negative length", "two lengths", "long line"],
 )
 def test_what_is_no_http(live, head):
     with live.connect() as client:

@@ -153,7 +153,7 @@ class _Page:
         return {"pictures": pictures}
 
     async def _way(self, content: dict, seeds: list[int], truncation: float) -> bytes:
-        frames = min(_FRAMES, self._limits.pictures // 2)
+        frames = max(1, min(_FRAMES, self._limits.pictures // 2))
         noise = self._generator.way(seeds, frames, truncation)
         labels = self._labels(content, len(noise))
         images = (await self._generator.draw(noise, labels))["images"]

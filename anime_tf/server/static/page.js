@@ -218,7 +218,7 @@ function makeOpinion(picture, character) {
   const isHit = !picture.is_unknown && picture.name === character;
   opinion.className = isHit ? "hit" : "miss";
   const values = { name: picture.name, share: percent(picture.share) };
-  opinion.textContent = picture.is_unknown ? text("saysUnknown") : text("says", values);
+  opinion.textContent = text(picture.is_unknown ? "saysUnknown" : "says", values);
   return opinion;
 }
 

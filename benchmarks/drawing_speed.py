@@ -34,7 +34,7 @@ from anime_tf.models.networks import (
 )
 from anime_tf.models.teachers import ClassificationTeacher, PerceptualTeacher
 
-_SIZE, _BATCH, _CLASSES, _VIEWS, _REFERENCES = 64, 16, 11, 4, 64
+_SIZE, _BATCH, _CLASSES, _VIEWS, _REFERENCES = 64, 16, 11, 4, 96
 _PEERS = {"PyTorch, channels last": "last", "PyTorch, channels first": "first"}
 
 
@@ -72,8 +72,7 @@ class Ours:
         self.images = pixels[:_BATCH]
         self.labels = np.arange(_BATCH, dtype=np.int32) % (_CLASSES - 1)
         self.noise = rng.normal(size=(_BATCH, LATENT_DIM)).astype(np.float32)
-        parts = self.perceptual.measure([pixels[_BATCH:]])
-        self.references = tuple(part.astype(np.float32) for part in parts)
+        self.references = self.perceptual.measure([pixels[_BATCH:]])
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -252,14 +251,13 @@ def build_peers(peer: Peer, ours: Ours) -> None:
     with tempfile.TemporaryDirectory() as folder:
         names = ("batch", "weights", "answer")
         files = {name: f"{folder}/{name}.npz" for name in names}
-        references = {f"reference_{k}": part for k, part in enumerate(ours.references)}
         np.savez(
             files["batch"],
             images=ours.images,
             labels=ours.labels,
             noise=ours.noise,
-            units=ours.perceptual._units,
-            **references,
+            units=np.concatenate(ours.perceptual._units),
+            references=ours.references,
         )
         weights = {
             f"{name}.{number}.{k}": value

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 _LATENT_DIM, _EMBEDDING_DIM, _GROUPS = 128, 64, 8
 _EPSILON = 1e-3  # of Keras' normalisations
-_PLACES, _WIDTHS = 4, (0.02, 0.05, 0.2)
+_CELLS, _PLACES, _WIDTHS = 16, 4, (0.02, 0.05, 0.2)
 _WEIGHTS = {"adversarial": 0.1, "classification": 0.2, "perceptual": 10.0}
 _DECAY, _TINY = 0.995, 1e-12
 _VGG = (64, 64, "half", 128, 128, "half", 256, 256, 256, 256)
@@ -232,27 +232,25 @@ def augment(x):
 
 
 def describe(networks, images):
-    """Means over quarters and deviations of every place of all maps, `[p, n, c]`."""
+    """Means over cells and deviations over places of all maps, each `[n, d]`."""
     maps = [*networks[0](F.avg_pool2d(images, 2)), *networks[1](images)]
     found = []
     for x in maps:
+        means = F.avg_pool2d(x, max(1, x.shape[2] // _CELLS))
         size = x.shape[2] // _PLACES
-        quarters = F.avg_pool2d(x, size // 2)
-        quarters = quarters.unflatten(2, (_PLACES, 2)).unflatten(4, (_PLACES, 2))
-        means = quarters.permute(2, 4, 0, 3, 5, 1).flatten(3).flatten(0, 1)
-        found.append(means.flatten(2))
         mean, square = F.avg_pool2d(x, size), F.avg_pool2d(x * x, size)
         tiny = 1e-4 * square.detach().mean()
-        deviation = (F.relu(square - mean * mean) + tiny).sqrt()
-        found.append(deviation.flatten(2).permute(2, 0, 1))
+        deviations = (F.relu(square - mean * mean) + tiny).sqrt()
+        # In the order of the references, which is TensorFlow's.
+        found += [part.permute(0, 2, 3, 1).flatten(1) for part in (means, deviations)]
     return found
 
 
 def drift_loss(fake, real):
-    """The loss of that name in `anime_tf.losses`, for `[p, n, c]` and `[p, m, c]`."""
+    """The loss of that name in `anime_tf.losses`, for `[n, d]` and `[m, d]`."""
     with torch.no_grad():
         to_real = _distances(fake, real)
-        to_fake = _distances(fake, fake) + 1e6 * torch.eye(fake.shape[1])
+        to_fake = _distances(fake, fake) + 1e6 * torch.eye(len(fake))
         there = fake + _kernel(to_real) @ real - _kernel(to_fake) @ fake
     return ((fake - there) ** 2).sum(-1).mean()
 
@@ -263,21 +261,16 @@ def _kernel(distances):
 
 
 def _distances(first, second):
-    squares = (first**2).sum(-1)[:, :, None] + (second**2).sum(-1)[:, None, :]
-    squares = squares - 2.0 * first @ second.transpose(1, 2)
+    squares = (first**2).sum(-1)[:, None] + (second**2).sum(-1)
+    squares = squares - 2.0 * first @ second.T
     return squares.clamp(min=1e-8).sqrt()
-
-
-def _as_one_place(x):
-    places, count, channels = x.shape
-    return x.transpose(0, 1).reshape(1, count, places * channels) / places**0.5
 
 
 class Peer:
     """Both networks, their teachers, one batch, and the step.
 
     Args:
-        batch: Arrays `images`, `labels`, `units`, and `reference_0` on.
+        batch: Arrays `images`, `labels`, `noise`, `units` and `references`.
         num_classes: Number of characters.
         channels_last: Whether to keep maps as TensorFlow does.
     """
@@ -288,10 +281,7 @@ class Peer:
         self.images = images.contiguous(memory_format=layout)
         self.labels = torch.from_numpy(batch["labels"]).long()
         self.units = batch["units"].tolist()
-        self.references = [
-            torch.from_numpy(batch[f"reference_{k}"]).transpose(0, 1).contiguous()
-            for k in range(len(self.units))
-        ]
+        self.references = torch.from_numpy(batch["references"])
         self.views = views
         size = images.shape[2]
         networks = {
@@ -350,18 +340,14 @@ class Peer:
     def terms(self, fakes, views, fake_logits) -> dict:
         shown = self._enlarge(views)
         labels = self.labels[: self.views]
-        losses = []
-        described = describe(self.features, fakes)
-        for fake, real, unit in zip(
-            described, self.references, self.units, strict=True
-        ):
-            fake = fake / unit
-            losses.append(drift_loss(fake, real))
-            losses.append(drift_loss(_as_one_place(fake), _as_one_place(real)))
+        parts = describe(self.features, fakes)
+        scales = [unit * len(parts) ** 0.5 for unit in self.units]
+        pairs = zip(parts, scales, strict=True)
+        described = torch.cat([part / scale for part, scale in pairs], dim=1)
         return {
             "adversarial": -fake_logits.mean(),
             "classification": F.cross_entropy(self.classifier(shown), labels),
-            "perceptual": sum(losses) / len(losses),
+            "perceptual": drift_loss(described, self.references.float()),
         }
 
     def step(self) -> None:

@@ -15,6 +15,8 @@ from anime_tf.export import records, run, saved_model
 from anime_tf.export.drawing import load_drawer
 from anime_tf.export.letterbox import TOLERANCE
 from anime_tf.inference import Recognizer
+from anime_tf.server.limits import Limits
+from anime_tf.server.loading import load_services
 from tests import tiny
 
 # Loads like any stranger would: nothing but TensorFlow, and Keras out of reach.
@@ -202,6 +204,24 @@ def test_predict_command_takes_the_folder(exported, pictures, expected):
     assert result.exit_code == 0, result.output
     found = [row["name"] for row in json.loads(result.stdout)]
     assert found == [prediction.name for prediction in expected]
+
+
+def test_the_own_server_takes_and_gives_the_same(exported, drawing):
+    models = load_services(exported, drawing, Limits(), top_k=2).served()
+    for model, folder in zip(models, (exported, drawing), strict=True):
+        loaded = tf.saved_model.load(str(folder)).signatures
+        assert set(loaded) == set(model.signatures)
+        for name, signature in model.signatures.items():
+            inputs = loaded[name].structured_input_signature[1]
+            _check_specs(inputs, signature.inputs)
+            _check_specs(loaded[name].structured_outputs, signature.outputs)
+
+
+def _check_specs(specs, tensors):
+    assert set(specs) == set(tensors)
+    for key, spec in specs.items():
+        assert spec.dtype == tf.as_dtype(tensors[key].kind[3:].lower())
+        assert spec.shape.rank == len(tensors[key].shape)
 
 
 def test_a_used_folder_is_left_alone(trained, tmp_path):

@@ -8,15 +8,11 @@ import sys
 import urllib.request
 
 import pytest
-import tensorflow as tf
 
 from anime_tf.datasets.image_folder import find_pictures
-from anime_tf.export import run as export
 from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
 from anime_tf.sampler import Sampler
-from anime_tf.server.limits import Limits
-from anime_tf.server.loading import load_services
 from anime_tf.server.run import bind
 from tests import tiny
 
@@ -71,26 +67,6 @@ def _post(address, content):
     body = json.dumps(content).encode()
     with urllib.request.urlopen(f"{address}:predict", body, timeout=60) as response:
         return json.load(response)
-
-
-def test_takes_and_gives_what_the_exports_do(trained, drawing, tmp_path):
-    for source in (trained, drawing):
-        export.export_saved_model(source, tmp_path / source.parent.name, 3, 10**6)
-    models = load_services(trained, drawing, Limits(), top_k=3).served()
-    for model, source in zip(models, (trained, drawing), strict=True):
-        loaded = tf.saved_model.load(str(tmp_path / source.parent.name)).signatures
-        assert set(loaded) == set(model.signatures)
-        for name, signature in model.signatures.items():
-            inputs = loaded[name].structured_input_signature[1]
-            outputs = loaded[name].structured_outputs
-            for specs, tensors in (
-                (inputs, signature.inputs),
-                (outputs, signature.outputs),
-            ):
-                assert set(specs) == set(tensors)
-                for key, spec in specs.items():
-                    assert spec.dtype == tf.as_dtype(tensors[key].kind[3:].lower())
-                    assert spec.shape.rank == len(tensors[key].shape)
 
 
 def test_nothing_to_serve(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from google.protobuf import text_format
 from anime_tf import images
 from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
-from anime_tf.export import run
+from anime_tf.export.saved_model import export_classifier
 from anime_tf.inference import Recognizer
 from anime_tf.serving import config, layout, manifests
 from anime_tf.serving.client import Client, connect
@@ -92,7 +92,7 @@ def served(trained, drawing, tmp_path_factory):
 def successor(trained, tmp_path_factory):
     """The same classifier, but it lists one name only."""
     folder = tmp_path_factory.mktemp("successor") / "export"
-    run.export_saved_model(trained, folder, top_k=1, max_pixels=10**6)
+    export_classifier(Recognizer.load(trained), folder, top_k=1)
     return folder
 
 

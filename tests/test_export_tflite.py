@@ -13,6 +13,7 @@ from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, tflite, trial
 from anime_tf.export.drawing import load_drawer
+from anime_tf.export.lite import LiteModel, read_record
 from anime_tf.export.recognition import load_predictor
 from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
@@ -82,7 +83,7 @@ def test_the_record_travels_inside_the_file(exported, trained):
     folder, _ = exported
     path = folder / "classifier_float16.tflite"
     recognizer = Recognizer.load(trained)
-    record = tflite.read_record(path)
+    record = read_record(path)
     assert record["class_names"] == list(recognizer.class_names)
     assert record["threshold"] == recognizer.threshold
     assert record["variant"] == "float16"
@@ -122,11 +123,11 @@ def test_what_is_no_export(exported, tmp_path):
     broken.write_bytes(b"nothing")
     with pytest.raises(UserError, match="no export"):
         load_predictor(broken)
-    record = tflite.read_record(exported[0] / "classifier_float16.tflite")
-    tflite.write(broken, b"nothing", record)
+    record = read_record(exported[0] / "classifier_float16.tflite")
+    broken.write_bytes(tflite.pack(b"nothing", record))
     with pytest.raises(UserError, match="damaged"):
         load_predictor(broken)
-    tflite.write(broken, b"nothing", {**record, "format": 99})
+    broken.write_bytes(tflite.pack(b"nothing", {**record, "format": 99}))
     with pytest.raises(UserError, match="format 99"):
         load_predictor(broken)
     (tmp_path / "saved").mkdir()
@@ -177,7 +178,7 @@ def test_drawings(tmp_path):
     assert exported.drawn == sampler.drawn
     difference = exported.generate(3, seed=5) - sampler.generate(3, seed=5).astype(int)
     assert np.abs(difference).max() <= 1
-    lite = tflite.LiteModel(path)
+    lite = LiteModel(path)
     noise, labels = sampler.noise(1, seed=5), sampler.labels(1, "初音未来")
     drawn = np.rint(lite(noise=noise, labels=labels)["images"])
     expected = sampler.draw(noise, labels).astype(int)

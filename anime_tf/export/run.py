@@ -8,6 +8,7 @@ import numpy as np
 from anime_tf import images
 from anime_tf.errors import UserError
 from anime_tf.export import folders, parity, records, saved_model, tflite, trial
+from anime_tf.export.lite import LiteModel
 from anime_tf.inference import Recognizer
 from anime_tf.progress import Reporter
 from anime_tf.run_files import SAMPLER, check_complete
@@ -111,16 +112,13 @@ def export_tflite(
                 content = tflite.convert_generator(model, variant)
             else:
                 content = _convert_classifier(run, model, variant, data_dir)
-            tflite.write(filepath, content, {**record, "variant": variant})
-            lite = tflite.LiteModel(filepath)
+            described = {**record, "variant": variant}
+            lite = LiteModel(tflite.pack(content, described))
             if is_drawing:
                 found = trial.try_generator(lite, model)
             else:
                 found = _try_classifier(run, lite, model, data_dir)
-            # Known only now: the file is written again, with its figures.
-            tflite.write(
-                filepath, content, {**record, "variant": variant, "trial": found}
-            )
+            filepath.write_bytes(tflite.pack(content, {**described, "trial": found}))
             figures[variant] = {"bytes": filepath.stat().st_size, **found}
             records.write(folder, figures[variant], f"{filepath.stem}.json")
         records.write(folder, {**record, "variants": list(variants)})
@@ -139,7 +137,7 @@ def _convert_classifier(
 
 
 def _try_classifier(
-    run: Path, lite: tflite.LiteModel, recognizer: Recognizer, data_dir: Path | None
+    run: Path, lite: LiteModel, recognizer: Recognizer, data_dir: Path | None
 ) -> dict:
     paths, labels = parity.held_out(run, "test", data_dir)
     size = recognizer.image_size

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from anime_tf.export.tflite import LiteModel
+from anime_tf.export.lite import LiteModel
 from anime_tf.inference import Recognizer
 from anime_tf.sampler import Sampler
 

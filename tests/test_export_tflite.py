@@ -153,9 +153,30 @@ def test_a_variant_that_loses_a_point_is_not_good(trained, pictures):
     def stranger(images):
         return {**liar(images), "known_score": np.full(len(images), -99.0)}
 
-    for model in (liar, nobody, stranger):
-        assert not trial.try_classifier(model, recognizer, squares, expected)["good"]
-    assert not trial.try_classifier(liar, recognizer, squares, expected[:0])["good"]
+    def is_good(model, labels=expected):
+        threshold = recognizer.threshold
+        found = trial.try_classifier(model, recognizer, squares, labels, threshold)
+        return found["good"]
+
+    assert not any(map(is_good, (liar, nobody, stranger)))
+    assert not is_good(liar, expected[:0])
+
+
+def test_the_threshold_goes_where_the_scores_go(trained, pictures):
+    recognizer = Recognizer.load(trained)
+    size = recognizer.image_size
+    squares = np.stack([images.load_square(path, size) for path in pictures])
+
+    def shifted(images):
+        probabilities, known = recognizer.judge(images.astype(np.uint8))
+        return {"probabilities": probabilities, "known_score": 0.5 * known - 3}
+
+    threshold = trial.fit_threshold(shifted, recognizer, squares)
+    assert threshold == pytest.approx(0.5 * recognizer.threshold - 3, abs=1e-4)
+    labels = recognizer.judge(squares)[0].argmax(1)
+    found = trial.try_classifier(shifted, recognizer, squares, labels, threshold)
+    assert found["good"]
+    assert found["agreement_of_unknown"] == 1.0
 
 
 def test_int8_needs_pictures(trained, tmp_path):

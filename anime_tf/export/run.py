@@ -18,6 +18,8 @@ from anime_tf.sampler import Sampler
 _PARITY_PICTURES = 64
 # Pictures that int8 is calibrated on.
 _CALIBRATION_PICTURES = 200
+# With fewer validation pictures the threshold of "unknown" stays where it was.
+_LEAST_TO_FIT = 8
 
 
 def load_run(run: Path) -> Recognizer | Sampler:
@@ -117,7 +119,11 @@ def export_tflite(
             if is_drawing:
                 found = trial.try_generator(lite, model)
             else:
-                found = _try_classifier(run, lite, model, data_dir)
+                if variant in tflite.COARSE:
+                    threshold = _refit_threshold(run, lite, model, data_dir)
+                    described["threshold"] = threshold
+                threshold = described["threshold"]
+                found = _try_classifier(run, lite, model, threshold, data_dir)
             filepath.write_bytes(tflite.pack(content, {**described, "trial": found}))
             figures[variant] = {"bytes": filepath.stat().st_size, **found}
             records.write(folder, figures[variant], f"{filepath.stem}.json")
@@ -136,8 +142,28 @@ def _convert_classifier(
     return tflite.convert_classifier(recognizer, variant, squares)
 
 
-def _try_classifier(
+def _refit_threshold(
     run: Path, lite: LiteModel, recognizer: Recognizer, data_dir: Path | None
+) -> float:
+    """Moves the threshold of "unknown" to where the file's scores have moved.
+
+    Coarse weights move every picture away from all characters, strangers and known
+    ones alike; on the validation pictures one sees by how much.
+    """
+    paths, _ = parity.held_out(run, "validation", data_dir)
+    if len(paths) < _LEAST_TO_FIT:
+        return recognizer.threshold
+    size = recognizer.image_size
+    squares = np.stack([images.load_square(path, size) for path in paths])
+    return trial.fit_threshold(lite, recognizer, squares)
+
+
+def _try_classifier(
+    run: Path,
+    lite: LiteModel,
+    recognizer: Recognizer,
+    threshold: float,
+    data_dir: Path | None,
 ) -> dict:
     paths, labels = parity.held_out(run, "test", data_dir)
     size = recognizer.image_size
@@ -145,5 +171,6 @@ def _try_classifier(
     if not squares:
         noise = np.random.default_rng(0)
         squares = list(noise.integers(0, 256, (16, size, size, 3), np.uint8))
-    found = trial.try_classifier(lite, recognizer, np.stack(squares), labels)
+    squares = np.stack(squares)
+    found = trial.try_classifier(lite, recognizer, squares, labels, threshold)
     return {**found, "real_pictures": len(paths)}

@@ -24,6 +24,8 @@ from anime_tf.quiet import quiet
 from anime_tf.sampler import Sampler
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
+# Those whose weights are 8 bits wide.
+COARSE = ("dynamic", "int8")
 LABELS = "labels.txt"
 # What stays float in int8: the head and the distances of the novelty score, a hundredth
 # of the work. Sums of squares span too much for 256 levels.

@@ -16,6 +16,8 @@ DEFAULT_DRAW_OUT = "saved_models/generator"
 DEFAULT_BASE = "saved_models/generator_base"
 DEFAULT_SERVING_OUT = "saved_models/serving"
 BACKBONES = ("efficientnetb0", "efficientnetv2b0")
+# What a trained classifier computes on.
+RUNTIMES = ("auto", "litert", "tensorflow")
 
 # What a preset decides; options given by name win over it.
 PRESETS: dict[str, dict] = {

@@ -33,6 +33,13 @@ def quiet() -> Iterator[None]:
                 os.write(2, kept.read())
 
 
+def load_tensorflow() -> None:
+    """Imports TensorFlow, which takes seconds, without the notices that it prints
+    before it looks at its log levels."""
+    with quiet():
+        import tensorflow  # noqa: F401
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

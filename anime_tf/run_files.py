@@ -12,6 +12,7 @@ HISTORY = "history.json"  # one row per epoch
 CLASSIFIER = "classifier.keras"  # the best weights
 LAST = "last.keras"  # the last weights
 NOVELTY = "novelty.npz"  # what tells known from unknown
+COMPANION = "classifier.tflite"  # the best weights, for fast prediction
 RECOGNIZER = "recognizer.json"  # names and calibration; its presence means complete
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -38,6 +39,7 @@ _FILES = (
     EVOLUTION,
     LOG,
     HISTORY,
+    COMPANION,
     CLASSIFIER,
     LAST,
     NOVELTY,

@@ -10,16 +10,14 @@ turns; before that, what both draw and judge is compared.
 import functools
 import json
 import statistics
-import subprocess
 import tempfile
-import time
-from pathlib import Path
 
 import click
 import keras
 import numpy as np
 import tensorflow as tf
 from machine import save
+from peers import Peer, take_turns, timed
 
 from anime_tf.layers import DifferentiableAugmentation, UpsampleConv2D
 from anime_tf.losses import hinge_discriminator_loss
@@ -167,26 +165,6 @@ class Ours:
         return {part.__name__: tf.function(part) for part in parts}
 
 
-class Peer:
-    """The process that runs `torch_peer.py`."""
-
-    def __init__(self, python: str):
-        script = Path(__file__).with_name("torch_peer.py")
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            [python, script], stdin=pipe, stdout=pipe, text=True
-        )
-
-    def order(self, order: str, **arguments) -> dict:
-        line = json.dumps({"order": order, **arguments})
-        print(line, file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def layers_of(network: keras.Model):
     """Yields the layers that have weights, those of networks inside included."""
     for layer in network.layers:
@@ -233,17 +211,8 @@ def work(ours: Ours) -> dict[str, float]:
 def product_rate(size: int = 2048) -> float:
     """Operations of a large product of matrices, in 10^9 a second."""
     square = tf.random.normal((size, size))
-    seconds = min(timed(lambda: square @ square)["wall"] for _ in range(5))
+    seconds = min(timed(lambda: _ready(square @ square))["wall"] for _ in range(5))
     return 2e-9 * size**3 / seconds
-
-
-def timed(function, count: int = 1) -> dict[str, float]:
-    """Seconds on the clock, and of both cores, for some calls."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(count):
-        result = function()
-    tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def build_peers(peer: Peer, ours: Ours) -> None:
@@ -291,17 +260,6 @@ def compare(ours: Ours, sizes: dict, answer: dict) -> None:
             raise ValueError(f"{name} differ too much")
 
 
-def take_turns(runners: dict, turns: int, steps: int) -> dict[str, dict]:
-    """Measures all, in short turns: the machine's speed changes within seconds."""
-    seconds = {name: {"wall": [], "cpu": []} for name in runners}
-    for turn in range(turns + 1):
-        for name, run in runners.items():
-            found = run(steps if turn else 1)
-            for clock in found if turn else ():
-                seconds[name][clock].append(found[clock] / steps)
-    return seconds
-
-
 def in_short(seconds: dict[str, dict], ours: str) -> list[dict]:
     """Rows of medians; the ratio is the median of those of the single turns."""
     rows = []
@@ -346,11 +304,11 @@ def floor(ours: Ours, seconds: float) -> dict:
 @click.option("--name", default="drawing_speed", help="Name of the result file.")
 def cli(vgg_weights: str, torch_python: str, turns: int, steps: int, name: str):
     """Measures whole steps in turn with the peer, then the parts of ours alone."""
-    ours, peer = Ours(vgg_weights), Peer(torch_python)
+    ours, peer = Ours(vgg_weights), Peer(torch_python, "torch_peer.py")
     try:
         build_peers(peer, ours)
         step = ours.train_function()
-        runners = {"ours": lambda count: timed(step, count)}
+        runners = {"ours": lambda count: timed(lambda: _ready(step()), count)}
         for title, layout in _PEERS.items():
             runners[title] = functools.partial(_run_peer, peer, layout)
         rows = in_short(take_turns(runners, turns, steps), "ours")
@@ -358,7 +316,7 @@ def cli(vgg_weights: str, torch_python: str, turns: int, steps: int, name: str):
         peer.close()
     rows.append(floor(ours, rows[0]["seconds_per_step"]))
     parts = {
-        f"part: {title}": functools.partial(timed, part)
+        f"part: {title}": functools.partial(timed, lambda part=part: _ready(part()))
         for title, part in ours.parts().items()
     }
     for part, clocks in take_turns(parts, turns, steps).items():
@@ -383,6 +341,11 @@ def _values(layer: keras.layers.Layer) -> list[np.ndarray]:
 
 def _run_peer(peer: Peer, layout: str, count: int) -> dict[str, float]:
     return peer.order("run", layout=layout, count=count)
+
+
+def _ready(result) -> None:
+    """Waits until all of it is there."""
+    tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
 
 
 def _weights_to_learn(network: keras.Model) -> list[keras.Variable]:

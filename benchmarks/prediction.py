@@ -1,4 +1,4 @@
-"""`Recognizer.stream` on files against the bare network on ready arrays.
+"""Predicting files against the bare model on ready arrays.
 
     python benchmarks/prediction.py --model RUN --data FOLDER --name prediction
 
@@ -16,7 +16,7 @@ from machine import save
 
 from anime_tf import images
 from anime_tf.datasets.image_folder import find_pictures
-from anime_tf.inference import Recognizer
+from anime_tf.export.recognition import load_predictor
 
 _BATCH = 32
 _TURN = 4 * _BATCH
@@ -29,13 +29,13 @@ _TURN = 4 * _BATCH
 @click.option("--repeats", type=int, default=5)
 @click.option("--name", required=True, help="Name of the result file.")
 def cli(model: Path, data: Path, count: int, repeats: int, name: str):
-    """Measures what reading, fitting and judging cost beside the network itself."""
-    recognizer = Recognizer.load(model)
+    """Measures what reading, fitting and judging cost beside the model itself."""
+    predictor = load_predictor(model, "litert")
     paths = list(itertools.islice(itertools.cycle(find_pictures([data])), count))
-    squares = [images.load_square(path, recognizer.image_size) for path in paths]
+    squares = [images.load_square(path, predictor.image_size) for path in paths]
     batches = [np.stack(squares[i : i + _BATCH]) for i in range(0, count, _BATCH)]
-    recognizer.predict(paths[:_BATCH])
-    recognizer.forward(batches[-1])
+    predictor.predict(paths[:_BATCH])
+    predictor.judge(batches[-1])
     rows = []
     for _ in range(repeats):
         bare = files = 0.0
@@ -43,10 +43,10 @@ def cli(model: Path, data: Path, count: int, repeats: int, name: str):
         for start in range(0, count, _TURN):
             started = time.perf_counter()
             for batch in batches[start // _BATCH : (start + _TURN) // _BATCH]:
-                recognizer.forward(batch)
+                predictor.judge(batch)
             bare += time.perf_counter() - started
             started = time.perf_counter()
-            recognizer.predict(paths[start : start + _TURN])
+            predictor.predict(paths[start : start + _TURN])
             files += time.perf_counter() - started
         rows.append(
             {

@@ -33,8 +33,8 @@ _MIB = 1024**2
 def measure_bare(model: Path, data: Path, count: int, batch_size: int) -> float:
     """Pictures a second of the network alone, in this process."""
     from anime_tf import images
+    from anime_tf.datasets.image_folder import find_pictures
     from anime_tf.export.recognition import load_predictor
-    from anime_tf.inference import find_pictures
 
     predictor = load_predictor(model)
     paths = list(itertools.islice(itertools.cycle(find_pictures([data])), batch_size))

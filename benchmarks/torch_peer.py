@@ -307,36 +307,6 @@ class Peer:
         ]
         self.steps = 0
 
-    def copy_weights(self, arrays) -> None:
-        """Takes Keras' weights: kind by kind, in the order of the layers."""
-        for name, network in self.networks.items():
-            kept = {4: [], 2: [], 1: []}
-            number = 0
-            while f"{name}.{number}.0" in arrays:
-                group = [k for k in arrays if k.startswith(f"{name}.{number}.")]
-                group = [torch.from_numpy(arrays[key]) for key in sorted(group)]
-                kept[group[0].ndim].append(group)
-                number += 1
-            kept = {ndim: iter(groups) for ndim, groups in kept.items()}
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d):
-                    order = (3, 2, 0, 1) if module.groups == 1 else (2, 3, 0, 1)
-                    kernel, *others = next(kept[4])
-                    _fill(module, kernel.permute(order), others)
-                elif isinstance(module, nn.Linear):
-                    kernel, *others = next(kept[2])
-                    _fill(module, kernel.T, others)
-                elif isinstance(module, nn.Embedding):
-                    _fill(module, *next(kept[2]), [])
-                elif isinstance(module, nn.BatchNorm2d):
-                    weight, bias, mean, variance = next(kept[1])
-                    _fill(module, weight, [bias])
-                    module.running_mean.copy_(mean)
-                    module.running_var.copy_(variance)
-            left = [group for groups in kept.values() for group in groups]
-            if left:
-                raise ValueError(f"{name} has no place for {len(left)} layers")
-
     def terms(self, fakes, views, fake_logits) -> dict:
         shown = self._enlarge(views)
         labels = self.labels[: self.views]
@@ -412,6 +382,36 @@ class Peer:
         torch._foreach_lerp_(averages, list(self.generator.parameters()), 1.0 - decay)
 
 
+def copy_weights(arrays, name, network) -> None:
+    """Takes Keras' weights: kind by kind, in the order of the layers."""
+    kept = {4: [], 2: [], 1: []}
+    number = 0
+    while f"{name}.{number}.0" in arrays:
+        group = [k for k in arrays if k.startswith(f"{name}.{number}.")]
+        group = [torch.from_numpy(arrays[key]) for key in sorted(group)]
+        kept[group[0].ndim].append(group)
+        number += 1
+    kept = {ndim: iter(groups) for ndim, groups in kept.items()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            order = (3, 2, 0, 1) if module.groups == 1 else (2, 3, 0, 1)
+            kernel, *others = next(kept[4])
+            _fill(module, kernel.permute(order), others)
+        elif isinstance(module, nn.Linear):
+            kernel, *others = next(kept[2])
+            _fill(module, kernel.T, others)
+        elif isinstance(module, nn.Embedding):
+            _fill(module, *next(kept[2]), [])
+        elif isinstance(module, nn.BatchNorm2d):
+            weight, bias, mean, variance = next(kept[1])
+            _fill(module, weight, [bias])
+            module.running_mean.copy_(mean)
+            module.running_var.copy_(variance)
+    left = [group for groups in kept.values() for group in groups]
+    if left:
+        raise ValueError(f"{name} has no place for {len(left)} layers")
+
+
 @torch.no_grad()
 def _fill(module, weight, others) -> None:
     if others:
@@ -433,7 +433,9 @@ def _build(peers, layout, files, **arguments) -> dict:
     """Builds a peer, leaves what it gives, answers how large its networks are."""
     batch = dict(np.load(files["batch"]))
     peer = peers[layout] = Peer(batch, channels_last=layout == "last", **arguments)
-    peer.copy_weights(dict(np.load(files["weights"])))
+    weights = dict(np.load(files["weights"]))
+    for name, network in peer.networks.items():
+        copy_weights(weights, name, network)
     np.savez(files["answer"], **peer.check(batch["noise"]))
     return {
         name: sum(parameter.numel() for parameter in network.parameters())
@@ -449,9 +451,35 @@ def _run(peers, layout, count) -> dict:
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
+def _build_classifier(peers, num_classes, images, weights, answer) -> dict:
+    """Builds the classifier alone, for `runtimes.py`."""
+    network = Classifier(num_classes).eval().to(memory_format=torch.channels_last)
+    copy_weights(dict(np.load(weights)), "classifier", network)
+    pictures = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)
+    peers["classifier"] = network, pictures
+    with torch.inference_mode():
+        np.save(answer, network(pictures).numpy())
+    return {}
+
+
+@torch.inference_mode()
+def _run_classifier(peers, batch, count) -> dict:
+    network, pictures = peers["classifier"]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        network(pictures[:batch])
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
 def main() -> None:
     """Answers orders; `print` serves as the line back."""
-    peers, orders = {}, {"build": _build, "run": _run}
+    peers = {}
+    orders = {
+        "build": _build,
+        "run": _run,
+        "build_classifier": _build_classifier,
+        "run_classifier": _run_classifier,
+    }
     for line in sys.stdin:
         order = json.loads(line)
         print(json.dumps(orders[order.pop("order")](peers, **order)), flush=True)

@@ -13,6 +13,7 @@ from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, tflite, trial
 from anime_tf.export.drawing import load_drawer
+from anime_tf.export.lite import LiteModel, read_record
 from anime_tf.export.recognition import load_predictor
 from anime_tf.inference import Recognizer
 from anime_tf.models.networks import build_generator
@@ -82,7 +83,7 @@ def test_the_record_travels_inside_the_file(exported, trained):
     folder, _ = exported
     path = folder / "classifier_float16.tflite"
     recognizer = Recognizer.load(trained)
-    record = tflite.read_record(path)
+    record = read_record(path)
     assert record["class_names"] == list(recognizer.class_names)
     assert record["threshold"] == recognizer.threshold
     assert record["variant"] == "float16"
@@ -122,11 +123,11 @@ def test_what_is_no_export(exported, tmp_path):
     broken.write_bytes(b"nothing")
     with pytest.raises(UserError, match="no export"):
         load_predictor(broken)
-    record = tflite.read_record(exported[0] / "classifier_float16.tflite")
-    tflite.write(broken, b"nothing", record)
+    record = read_record(exported[0] / "classifier_float16.tflite")
+    broken.write_bytes(tflite.pack(b"nothing", record))
     with pytest.raises(UserError, match="damaged"):
         load_predictor(broken)
-    tflite.write(broken, b"nothing", {**record, "format": 99})
+    broken.write_bytes(tflite.pack(b"nothing", {**record, "format": 99}))
     with pytest.raises(UserError, match="format 99"):
         load_predictor(broken)
     (tmp_path / "saved").mkdir()
@@ -152,9 +153,30 @@ def test_a_variant_that_loses_a_point_is_not_good(trained, pictures):
     def stranger(images):
         return {**liar(images), "known_score": np.full(len(images), -99.0)}
 
-    for model in (liar, nobody, stranger):
-        assert not trial.try_classifier(model, recognizer, squares, expected)["good"]
-    assert not trial.try_classifier(liar, recognizer, squares, expected[:0])["good"]
+    def is_good(model, labels=expected):
+        threshold = recognizer.threshold
+        found = trial.try_classifier(model, recognizer, squares, labels, threshold)
+        return found["good"]
+
+    assert not any(map(is_good, (liar, nobody, stranger)))
+    assert not is_good(liar, expected[:0])
+
+
+def test_the_threshold_goes_where_the_scores_go(trained, pictures):
+    recognizer = Recognizer.load(trained)
+    size = recognizer.image_size
+    squares = np.stack([images.load_square(path, size) for path in pictures])
+
+    def shifted(images):
+        probabilities, known = recognizer.judge(images.astype(np.uint8))
+        return {"probabilities": probabilities, "known_score": 0.5 * known - 3}
+
+    threshold = trial.fit_threshold(shifted, recognizer, squares)
+    assert threshold == pytest.approx(0.5 * recognizer.threshold - 3, abs=1e-4)
+    labels = recognizer.judge(squares)[0].argmax(1)
+    found = trial.try_classifier(shifted, recognizer, squares, labels, threshold)
+    assert found["good"]
+    assert found["agreement_of_unknown"] == 1.0
 
 
 def test_int8_needs_pictures(trained, tmp_path):
@@ -177,7 +199,7 @@ def test_drawings(tmp_path):
     assert exported.drawn == sampler.drawn
     difference = exported.generate(3, seed=5) - sampler.generate(3, seed=5).astype(int)
     assert np.abs(difference).max() <= 1
-    lite = tflite.LiteModel(path)
+    lite = LiteModel(path)
     noise, labels = sampler.noise(1, seed=5), sampler.labels(1, "初音未来")
     drawn = np.rint(lite(noise=noise, labels=labels)["images"])
     expected = sampler.draw(noise, labels).astype(int)

@@ -13,7 +13,6 @@ from anime_tf.cli.options import (
     Command,
     Duration,
     cache_options,
-    load_tensorflow,
     set_up_output,
     with_options,
 )
@@ -28,6 +27,7 @@ from anime_tf.config import (
 )
 from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
+from anime_tf.quiet import load_tensorflow
 from anime_tf.run_files import CONFIG, EVOLUTION, METRICS, PAIRS_SHEET, REPORT
 
 _generator_option = click.option(

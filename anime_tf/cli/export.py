@@ -9,13 +9,13 @@ from rich.table import Table
 from anime_tf.cli.options import (
     SETTINGS,
     Command,
-    load_tensorflow,
     model_option,
     saved_model_options,
     set_up_output,
     with_options,
 )
 from anime_tf.progress import Reporter
+from anime_tf.quiet import load_tensorflow
 
 FORMATS = ("saved_model", "tflite")
 VARIANTS = ("float32", "float16", "dynamic", "int8")

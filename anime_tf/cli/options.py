@@ -11,7 +11,6 @@ import click
 
 from anime_tf.config import DEFAULT_DATA_DIR, DEFAULT_OUT
 from anime_tf.errors import UserError
-from anime_tf.quiet import quiet
 
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -132,10 +131,3 @@ def set_up_output() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-
-
-def load_tensorflow() -> None:
-    """Imports TensorFlow, which takes seconds, without the notices that it prints
-    before it looks at its log levels."""
-    with quiet():
-        import tensorflow  # noqa: F401

@@ -14,15 +14,15 @@ from anime_tf.cli.options import (
     Duration,
     cache_options,
     data_dir_option,
-    load_tensorflow,
     model_option,
     set_up_output,
     with_options,
 )
-from anime_tf.config import BACKBONES, DEFAULT_OUT, PRESETS, TrainConfig
+from anime_tf.config import BACKBONES, DEFAULT_OUT, PRESETS, RUNTIMES, TrainConfig
 from anime_tf.errors import UserError
 from anime_tf.listing import STYLES, render
 from anime_tf.progress import Reporter
+from anime_tf.quiet import load_tensorflow
 from anime_tf.run_files import CONFIG, METRICS, REPORT, check_complete
 
 
@@ -121,11 +121,14 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
         if (out / CONFIG).exists():
             reporter.say(f"Go on with: anime-tf train --resume --out {out}")
         ctx.exit(130)
-    if not training.has_test_pictures(out):
+    has_tests = training.has_test_pictures(out)
+    if has_tests:
+        metrics = evaluate_run(out, recognizer, reporter=reporter)
+        _say_metrics(reporter, metrics)
+    _accompany(out, recognizer, reporter)
+    if not has_tests:
         reporter.say(f"Nothing was held out to test on. Model: {out}")
         return
-    metrics = evaluate_run(out, recognizer, reporter=reporter)
-    _say_metrics(reporter, metrics)
     reporter.say(f"Model:  {out}\nReport: {out / REPORT}")
     reporter.say(f"Next:   anime-tf predict --model {out} PICTURES")
 
@@ -159,6 +162,13 @@ def evaluate(model: Path, data_dir: str | None, unknown_dir: str | None):
     reporter.say(f"Figures: {model / METRICS}\nReport:  {model / REPORT}")
 
 
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    help="What computes: LiteRT is fast on a CPU; auto takes it if training left its "
+    "file, litert makes the file where it is missing.",
+)
 _server_options = [
     click.option(
         "--server",
@@ -208,9 +218,10 @@ _server_options = [
     type=click.Path(path_type=Path),
     help="Write pictures of what spoke for each answer (Grad-CAM) to this new folder.",
 )
+@runtime_option
 @with_options(_server_options)
 @click.pass_context
-def predict(ctx, paths, model, style, top_k, batch_size, explain, **server):
+def predict(ctx, paths, model, style, top_k, batch_size, explain, runtime, **server):
     """Names the characters in files, folders (with all below) or 'globs'.
 
     A picture of nobody known is "unknown". One that cannot be read gets a row with
@@ -224,15 +235,19 @@ def predict(ctx, paths, model, style, top_k, batch_size, explain, **server):
     if server["server"]:
         _check_server(ctx, explain)
     else:
-        _check_model(model, explain)
+        runtime = _check_model(model, explain, runtime)
     from anime_tf.datasets.image_folder import find_pictures
+    from anime_tf.export.recognition import load_predictor
 
     pictures = find_pictures(paths)
     if explain:
         _make_empty(explain)
-    predictor = _client(**server) if server["server"] else _load(model)
-    options = {"on_batch": _Gallery(explain, predictor)} if explain else {}
     reporter = Reporter(Console(stderr=True))
+    if server["server"]:
+        predictor = _client(**server)
+    else:
+        predictor = load_predictor(model, runtime, reporter)
+    options = {"on_batch": _Gallery(explain, predictor)} if explain else {}
     predictions = []
     with reporter.bar("Recognising", len(pictures)) as bar:
         for prediction in predictor.stream(pictures, top_k, batch_size, **options):
@@ -253,7 +268,8 @@ def predict(ctx, paths, model, style, top_k, batch_size, explain, **server):
     "--copy", "way", flag_value="copy", default=True, help="Copy them, the default."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
-def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
+@runtime_option
+def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool, runtime: str):
     """Sorts the pictures in IN into OUT/NAME/, doubtful ones into OUT/unknown/.
 
     Nothing is overwritten: a file of the same name gets a number, the very same
@@ -263,19 +279,18 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
     Example:
       anime-tf sort downloads/ sorted/ --dry-run
     """
-    check_complete(model)
-    load_tensorflow()
+    runtime = _check_model(model, None, runtime)
     from anime_tf.datasets.image_folder import find_pictures
-    from anime_tf.inference import Recognizer
+    from anime_tf.export.recognition import load_predictor
     from anime_tf.sorting import carry_out, plan_sorting
 
     inside = out.resolve()
     pictures = [p for p in find_pictures([source]) if inside not in p.resolve().parents]
-    recognizer = Recognizer.load(model)
     reporter = Reporter(Console())
+    predictor = load_predictor(model, runtime, reporter)
     with reporter.bar("Recognising", len(pictures)) as bar:
         predictions = []
-        for prediction in recognizer.stream(pictures):
+        for prediction in predictor.stream(pictures):
             predictions.append(prediction)
             bar.advance()
     steps = plan_sorting(predictions, out)
@@ -286,6 +301,20 @@ def sort(source: Path, out: Path, model: Path, way: str, dry_run: bool):
             outcome = step.reason or f"-> {step.target}"
             reporter.say(f"{step.source}  {outcome}")
     _say_sorted(reporter, steps, way, dry_run, out)
+
+
+def _accompany(out: Path, recognizer, reporter: Reporter) -> None:
+    """Leaves the run ready for LiteRT; where there is a GPU, TensorFlow is faster."""
+    import tensorflow as tf
+
+    from anime_tf.export import companion, lite
+
+    if not lite.has_litert() or tf.config.list_physical_devices("GPU"):
+        return
+    try:
+        companion.make(out, recognizer, reporter)
+    except UserError as error:
+        reporter.say(f"Predictions will run on TensorFlow: {error}")
 
 
 def _check_source(ctx: click.Context, config: TrainConfig) -> None:
@@ -301,19 +330,18 @@ def _check_source(ctx: click.Context, config: TrainConfig) -> None:
     find_dataset(config.tfds)
 
 
-def _check_model(model: Path, explain: Path | None) -> None:
+def _check_model(model: Path, explain: Path | None, runtime: str) -> str:
+    """Returns the runtime to take."""
     is_run = model.suffix != ".tflite" and not (model / "saved_model.pb").is_file()
     if is_run:
         check_complete(model)
-    elif explain:
+    if not explain:
+        return runtime
+    if not is_run:
         raise UserError(f"--explain needs the run itself, {model} is an export")
-
-
-def _load(model: Path):
-    load_tensorflow()
-    from anime_tf.export.recognition import load_predictor
-
-    return load_predictor(model)
+    if runtime == "litert":
+        raise UserError("--explain needs TensorFlow: leave out --runtime litert")
+    return "tensorflow"
 
 
 def _check_server(ctx: click.Context, explain: Path | None) -> None:

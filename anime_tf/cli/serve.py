@@ -13,13 +13,13 @@ from anime_tf.cli.options import (
     Bytes,
     Command,
     Duration,
-    load_tensorflow,
     set_up_output,
     with_options,
 )
 from anime_tf.config import DEFAULT_DRAW_OUT, DEFAULT_OUT
 from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
+from anime_tf.quiet import load_tensorflow
 from anime_tf.run_files import RECOGNIZER, SAMPLER
 
 _server_options = [

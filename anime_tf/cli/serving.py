@@ -8,7 +8,6 @@ from rich.console import Console
 from anime_tf.cli.options import (
     SETTINGS,
     Command,
-    load_tensorflow,
     saved_model_options,
     set_up_output,
     with_options,
@@ -16,6 +15,7 @@ from anime_tf.cli.options import (
 from anime_tf.config import DEFAULT_SERVING_OUT
 from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
+from anime_tf.quiet import load_tensorflow
 
 
 @click.command("serve-config", cls=Command, context_settings=SETTINGS)

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from anime_tf.errors import UserError
-from anime_tf.export import records, tflite
+from anime_tf.export import records
+from anime_tf.export.lite import LiteModel
 from anime_tf.export.recognition import is_export
 from anime_tf.sampler import Drawer, Sampler, to_pixels
 
@@ -39,7 +40,7 @@ class _SavedDrawer(Drawer):
 
 class _LiteDrawer(Drawer):
     def __init__(self, filepath: Path):
-        self._model = tflite.LiteModel(filepath)
+        self._model = LiteModel(filepath)
         _describe(self, self._model.record, filepath)
 
     def draw(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anime_tf import files
 from anime_tf.errors import UserError
-from anime_tf.inference import Recognizer
-from anime_tf.sampler import Sampler
+
+if TYPE_CHECKING:  # importing them would bring TensorFlow along
+    from anime_tf.inference import Recognizer
+    from anime_tf.sampler import Sampler
 
 EXPORT = "export.json"
 PARITY = "parity.json"
 _FORMAT = 1
 
 
-def of_classifier(recognizer: Recognizer) -> dict:
+def of_classifier(recognizer: "Recognizer") -> dict:
     """Returns what one must know to use a classifier's export; JSON-ready."""
     return {
         "format": _FORMAT,
@@ -29,7 +32,7 @@ def of_classifier(recognizer: Recognizer) -> dict:
     }
 
 
-def of_generator(sampler: Sampler) -> dict:
+def of_generator(sampler: "Sampler") -> dict:
     """Returns what one must know to use a generator's export; JSON-ready."""
     return {
         "format": _FORMAT,
@@ -50,7 +53,7 @@ def write(folder: Path, record: dict, name: str = EXPORT) -> None:
     files.write_text(folder / name, to_json(record))
 
 
-def parse(text: str | bytes, source: Path) -> dict:
+def parse(text: str | bytes, source: Path | str) -> dict:
     """Reads a record; `source` is named when it is not valid.
 
     Raises:

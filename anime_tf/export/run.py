@@ -8,6 +8,7 @@ import numpy as np
 from anime_tf import images
 from anime_tf.errors import UserError
 from anime_tf.export import folders, parity, records, saved_model, tflite, trial
+from anime_tf.export.lite import LiteModel
 from anime_tf.inference import Recognizer
 from anime_tf.progress import Reporter
 from anime_tf.run_files import SAMPLER, check_complete
@@ -17,6 +18,8 @@ from anime_tf.sampler import Sampler
 _PARITY_PICTURES = 64
 # Pictures that int8 is calibrated on.
 _CALIBRATION_PICTURES = 200
+# With fewer validation pictures the threshold of "unknown" stays where it was.
+_LEAST_TO_FIT = 8
 
 
 def load_run(run: Path) -> Recognizer | Sampler:
@@ -111,16 +114,17 @@ def export_tflite(
                 content = tflite.convert_generator(model, variant)
             else:
                 content = _convert_classifier(run, model, variant, data_dir)
-            tflite.write(filepath, content, {**record, "variant": variant})
-            lite = tflite.LiteModel(filepath)
+            described = {**record, "variant": variant}
+            lite = LiteModel(tflite.pack(content, described))
             if is_drawing:
                 found = trial.try_generator(lite, model)
             else:
-                found = _try_classifier(run, lite, model, data_dir)
-            # Known only now: the file is written again, with its figures.
-            tflite.write(
-                filepath, content, {**record, "variant": variant, "trial": found}
-            )
+                if variant in tflite.COARSE:
+                    threshold = _refit_threshold(run, lite, model, data_dir)
+                    described["threshold"] = threshold
+                threshold = described["threshold"]
+                found = _try_classifier(run, lite, model, threshold, data_dir)
+            filepath.write_bytes(tflite.pack(content, {**described, "trial": found}))
             figures[variant] = {"bytes": filepath.stat().st_size, **found}
             records.write(folder, figures[variant], f"{filepath.stem}.json")
         records.write(folder, {**record, "variants": list(variants)})
@@ -138,8 +142,28 @@ def _convert_classifier(
     return tflite.convert_classifier(recognizer, variant, squares)
 
 
+def _refit_threshold(
+    run: Path, lite: LiteModel, recognizer: Recognizer, data_dir: Path | None
+) -> float:
+    """Moves the threshold of "unknown" to where the file's scores have moved.
+
+    Coarse weights move every picture away from all characters, strangers and known
+    ones alike; on the validation pictures one sees by how much.
+    """
+    paths, _ = parity.held_out(run, "validation", data_dir)
+    if len(paths) < _LEAST_TO_FIT:
+        return recognizer.threshold
+    size = recognizer.image_size
+    squares = np.stack([images.load_square(path, size) for path in paths])
+    return trial.fit_threshold(lite, recognizer, squares)
+
+
 def _try_classifier(
-    run: Path, lite: tflite.LiteModel, recognizer: Recognizer, data_dir: Path | None
+    run: Path,
+    lite: LiteModel,
+    recognizer: Recognizer,
+    threshold: float,
+    data_dir: Path | None,
 ) -> dict:
     paths, labels = parity.held_out(run, "test", data_dir)
     size = recognizer.image_size
@@ -147,5 +171,6 @@ def _try_classifier(
     if not squares:
         noise = np.random.default_rng(0)
         squares = list(noise.integers(0, 256, (16, size, size, 3), np.uint8))
-    found = trial.try_classifier(lite, recognizer, np.stack(squares), labels)
+    squares = np.stack(squares)
+    found = trial.try_classifier(lite, recognizer, squares, labels, threshold)
     return {**found, "real_pictures": len(paths)}

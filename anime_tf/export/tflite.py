@@ -1,4 +1,4 @@
-"""A run as TFLite files, for phones and for fast prediction on a CPU.
+"""Converting a run to TFLite, for phones and for fast prediction on a CPU.
 
 Classifier: `images` float32 `[n, size, size, 3]` in [0, 255], fitted as the record
 says, to `probabilities` float32 `[n, k]` and `known_score` float32 `[n]`. Generator:
@@ -7,10 +7,10 @@ says, to `probabilities` float32 `[n, k]` and `known_score` float32 `[n]`. Gener
 fit pictures) and `labels.txt`: `unzip` reads it, the interpreter does not mind it.
 """
 
+import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -18,12 +18,15 @@ import tensorflow as tf
 from anime_tf.errors import UserError
 from anime_tf.export import records
 from anime_tf.export.judging import Judge
+from anime_tf.export.lite import SIGNATURE
 from anime_tf.inference import Recognizer
+from anime_tf.quiet import quiet
 from anime_tf.sampler import Sampler
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
+# Those whose weights are 8 bits wide.
+COARSE = ("dynamic", "int8")
 LABELS = "labels.txt"
-_SIGNATURE = "serving_default"
 # What stays float in int8: the head and the distances of the novelty score, a hundredth
 # of the work. Sums of squares span too much for 256 levels.
 _FLOAT_OPS = (
@@ -95,78 +98,37 @@ def convert_generator(sampler: Sampler, variant: str, count: int = 64) -> bytes:
     return _convert(module, serve, variant, samples)
 
 
-def write(filepath: Path, content: bytes, record: dict) -> None:
-    """Writes a converted model with its record behind it."""
-    filepath.write_bytes(content)
-    with zipfile.ZipFile(filepath, "a") as archive:
+def pack(content: bytes, record: dict) -> bytes:
+    """Returns a converted model with its record behind it: the content of a file."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(records.EXPORT, records.to_json(record))
         archive.writestr(LABELS, "\n".join(record["class_names"]) + "\n")
-
-
-def read_record(filepath: Path) -> dict:
-    """Reads the record of a file.
-
-    Raises:
-        UserError: If the file is absent, or has no valid record.
-    """
-    try:
-        with zipfile.ZipFile(filepath) as archive:
-            text = archive.read(records.EXPORT)
-    # A damaged or hostile archive can fail in any of its readers.
-    except Exception as error:
-        raise UserError(f"{filepath} is no export of anime-tf: {error}") from error
-    return records.parse(text, filepath)
-
-
-class LiteModel:
-    """A TFLite file, ready to run.
-
-    Args:
-        filepath: The file.
-        threads: How many threads one call uses.
-    """
-
-    def __init__(self, filepath: Path, threads: int = 2):
-        self.record = read_record(filepath)
-        try:
-            interpreter = _interpreter()(str(filepath), num_threads=threads)
-            self._runner = interpreter.get_signature_runner(_SIGNATURE)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{filepath} is damaged: {error}") from error
-        # The runner does not keep it.
-        self._interpreter = interpreter
-
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return self._runner(**inputs)
-
-
-def _interpreter() -> type:
-    """LiteRT where it is installed; TensorFlow's own is the same, and older."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        return tf.lite.Interpreter
-    return Interpreter
+    return file.getvalue()
 
 
 def _convert(module: tf.Module, serve, variant: str, samples: Samples) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, {_SIGNATURE: serve})
+    # The converter prints pages.
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        tf.saved_model.save(module, folder, {SIGNATURE: serve})
         converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=[_SIGNATURE]
+            folder, signature_keys=[SIGNATURE]
         )
-        if variant == "float32":
-            return converter.convert()
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if variant != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if variant == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if variant != "int8":
-            return converter.convert()
-        converter.representative_dataset = samples
-        options = tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_ops=list(_FLOAT_OPS)
-        )
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter, debug_dataset=samples, debug_options=options
-        )
-        return debugger.get_nondebug_quantized_model()
+        if variant == "int8":
+            return _quantize(converter, samples)
+        return converter.convert()
+
+
+def _quantize(converter: tf.lite.TFLiteConverter, samples: Samples) -> bytes:
+    converter.representative_dataset = samples
+    options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_ops=list(_FLOAT_OPS)
+    )
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=samples, debug_options=options
+    )
+    return debugger.get_nondebug_quantized_model()

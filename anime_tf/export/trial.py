@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from anime_tf.export.tflite import LiteModel
+from anime_tf.export.lite import LiteModel
 from anime_tf.inference import Recognizer
 from anime_tf.sampler import Sampler
 
@@ -17,8 +17,28 @@ _DRAWINGS = 32
 _BATCH = 32
 
 
+def fit_threshold(
+    lite: LiteModel, recognizer: Recognizer, squares: np.ndarray
+) -> float:
+    """Returns the threshold for a file that stands for the model's own.
+
+    Args:
+        lite: The file.
+        recognizer: What it was made from.
+        squares: uint8 `[n, image_size, image_size, 3]`, n at least 2.
+    """
+    _, known = _judge(recognizer, squares)
+    _, found, _ = _run(lite, squares)
+    slope, offset = np.polyfit(known, found, 1)
+    return float(slope * recognizer.threshold + offset)
+
+
 def try_classifier(
-    lite: LiteModel, recognizer: Recognizer, squares: np.ndarray, labels: np.ndarray
+    lite: LiteModel,
+    recognizer: Recognizer,
+    squares: np.ndarray,
+    labels: np.ndarray,
+    threshold: float,
 ) -> dict:
     """Compares a file with its model, picture by picture.
 
@@ -27,35 +47,22 @@ def try_classifier(
         recognizer: What it was made from.
         squares: uint8 `[n, image_size, image_size, 3]`, held out, n at least 1.
         labels: int `[n]`, or `[0]` if nobody knows.
+        threshold: Pictures that score below it in the file are unknown.
 
     Returns:
         The figures, JSON-ready; `good` says whether the file may stand for the model.
     """
-    chunks = [squares[i : i + _BATCH] for i in range(0, len(squares), _BATCH)]
-    expected, known = map(
-        np.concatenate, zip(*map(recognizer.judge, chunks), strict=True)
-    )
-    rows, seconds = [], []
-    for square in squares:
-        image = square[None].astype(np.float32)
-        started = time.perf_counter()
-        rows.append(lite(images=image))
-        seconds.append(time.perf_counter() - started)
-    found = np.concatenate([row["probabilities"] for row in rows])
-    scores = np.concatenate([row["known_score"].reshape(-1) for row in rows])
+    expected, known = _judge(recognizer, squares)
+    found, scores, seconds = _run(lite, squares)
     tops, wanted = found.argmax(1), expected.argmax(1)
-    threshold = recognizer.threshold
     has_labels = len(labels) > 0
     accuracy = float(np.mean(tops == labels)) if has_labels else None
     reference = float(np.mean(wanted == labels)) if has_labels else None
     agreement = float(np.mean(tops == wanted))
     lost = reference - accuracy if has_labels else 1 - agreement
     # Whoever is known, and is called unknown, is lost as much as by a wrong name.
-    accepted, expected_accepted = (
-        np.mean(scores >= threshold),
-        np.mean(known >= threshold),
-    )
-    lost = max(lost, float(abs(expected_accepted - accepted)))
+    accepted, wanted_accepted = scores >= threshold, known >= recognizer.threshold
+    lost = max(lost, abs(float(wanted_accepted.mean() - accepted.mean())))
     is_finite = bool(np.isfinite(found).all() and np.isfinite(scores).all())
     return {
         "pictures": len(squares),
@@ -63,11 +70,9 @@ def try_classifier(
         "accuracy": accuracy,
         "accuracy_of_model": reference,
         "agreement": agreement,
-        "accepted": float(accepted),
-        "accepted_by_model": float(expected_accepted),
-        "agreement_of_unknown": float(
-            np.mean((scores < threshold) == (known < threshold))
-        ),
+        "accepted": float(accepted.mean()),
+        "accepted_by_model": float(wanted_accepted.mean()),
+        "agreement_of_unknown": float(np.mean(accepted == wanted_accepted)),
         "largest_difference_of_probability": float(np.abs(found - expected).max()),
         "largest_difference_of_known_score": float(np.abs(scores - known).max()),
         # Shares of pictures are not exact in binary.
@@ -95,3 +100,26 @@ def try_generator(lite: LiteModel, sampler: Sampler) -> dict:
         "psnr_db": round(float(psnr), 1),
         "good": bool(np.isfinite(found).all() and psnr >= LEAST_PSNR),
     }
+
+
+def _judge(
+    recognizer: Recognizer, squares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities `[n, k]` and known scores `[n]` of the model."""
+    chunks = [squares[i : i + _BATCH] for i in range(0, len(squares), _BATCH)]
+    return tuple(map(np.concatenate, zip(*map(recognizer.judge, chunks), strict=True)))
+
+
+def _run(
+    lite: LiteModel, squares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Returns the same of the file, and the seconds that each picture took."""
+    rows, seconds = [], []
+    for square in squares:
+        image = square[None].astype(np.float32)
+        started = time.perf_counter()
+        rows.append(lite(images=image))
+        seconds.append(time.perf_counter() - started)
+    probabilities = np.concatenate([row["probabilities"] for row in rows])
+    scores = np.concatenate([row["known_score"].reshape(-1) for row in rows])
+    return probabilities, scores, seconds

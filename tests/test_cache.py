@@ -409,6 +409,29 @@ def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
     _refuses(tmp_path / "new", lambda: PictureCache(tmp_path / "new", 1000))
 
 
+def test_closing_waits_for_readers_and_refuses_the_next(cache):
+    cache.add_pixels(SIZE, [("a", _picture(1))])
+    reading, refusals = threading.Barrier(5), []
+
+    def read():
+        reading.wait()
+        try:
+            while cache.pixels("a", SIZE) is not None:
+                pass
+        except UserError as error:
+            refusals.append(str(error))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    reading.wait()
+    cache.close()
+    for reader in readers:
+        reader.join()
+    assert len(refusals) == 4
+    assert all("closed database" in refusal for refusal in refusals)
+
+
 def test_by_default_the_platform_s_folder_is_used(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(

@@ -11,7 +11,7 @@ def test_remove_run_takes_a_run_and_nothing_else(tmp_path):
         for name, value in vars(run_files).items()
         if name.isupper() and not name.startswith("_") and "." in value
     ]
-    assert len(names) == 16
+    assert len(names) == 17
     others = ("notes.txt", "checkpoints/ckpt-1.index", "previews/1.png", "mine/1.png")
     for name in (*names, *others):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -116,7 +116,7 @@ def _wait(until, process=None):
 
 
 @pytest.fixture(scope="module")
-def server(served):
+def server(served, tmp_path_factory):
     """Addresses of a running server, by scheme."""
     ports = {scheme: _free_port() for scheme in TRANSPORTS}
     polling = "--model_config_file_poll_wait_seconds"
@@ -124,7 +124,11 @@ def server(served):
     flags += [f"{polling}=1", "--file_system_poll_wait_seconds=1"]
     flags += [f"--port={ports['grpc']}", f"--rest_api_port={ports['http']}"]
     command = [_SERVER] if _SERVER else _STAND_IN
-    process = subprocess.Popen([*command, *flags], cwd=tiny.ROOT)
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *flags], cwd=tiny.ROOT, stdout=output, stderr=output
+        )
     urls = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
     try:
         for name in ("classifier", "generator"):
@@ -134,6 +138,8 @@ def server(served):
     finally:
         process.terminate()
         process.wait()
+        # Shown with the test that failed.
+        print(log.read_text(errors="replace"))
 
 
 def _is_available(states, version):

@@ -142,7 +142,9 @@ class PictureCache:
             database.executemany("UPDATE pixels SET used=? WHERE key=?", rows)
 
     def close(self) -> None:
-        self._database.close()
+        """Ends it; whoever still reads in another thread is refused."""
+        with self._lock:
+            self._database.close()
 
     def _select(self, query: str, key: str) -> tuple | None:
         try:

@@ -1,5 +1,5 @@
 # make demo   sets up, trains on a small cast (drawn if there is none), tests, predicts,
-#             then learns to draw one of them
+#             learns to draw one of them, exports, and answers as a server
 # make test   sets up, runs the suite
 # make lint   sets up, checks format and style
 
@@ -19,6 +19,8 @@ PRETRAINED_VGG = $(wildcard $(KERAS_MODELS)/vgg19_weights_tf_dim_ordering_tf_ker
 VGG_WEIGHTS ?= $(if $(PRETRAINED_VGG),imagenet,none)
 # The character to draw: a name, or a number.
 CHARACTER ?= 0
+# Of the demo's server.
+PORT ?= 8611
 DRAWINGS := $(DEMO)/drawings/$(shell date +%Y%m%d-%H%M%S)
 
 # What the tests of serving speak. It asks for the package tensorflow, which would come
@@ -52,11 +54,17 @@ endif
 	    --vgg-weights $(VGG_WEIGHTS) --time-budget 4m --preview-steps 40 \
 	    --out '$(DEMO)/drawing' --overwrite
 	$(BIN)/anime-tf generate --model '$(DEMO)/drawing' --count 16 --out '$(DRAWINGS)'
+	$(BIN)/anime-tf export --model '$(DEMO)/model' --out '$(DEMO)/exported'
+	$(BIN)/anime-tf serve --classifier '$(DEMO)/exported' --port $(PORT) & server=$$!; \
+	trap "kill $$server" EXIT; \
+	until $(BIN)/anime-tf predict --server http://127.0.0.1:$(PORT) '$(DATA)/*/0003.*' \
+	    2>$(DEMO)/server.log; \
+	do kill -0 $$server || exit 1; sleep 1; done
 	@echo 'Recognise: $(DEMO)/model/report.html'
 	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DRAWINGS)/grid.png'
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check .

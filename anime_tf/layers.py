@@ -1,4 +1,4 @@
-"""Layers of the generator."""
+"""Layers of the generator and the discriminator."""
 
 import keras
 import numpy as np
@@ -87,6 +87,22 @@ class SelfModulation(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="anime_tf")
+class SpectralNormalization(keras.layers.SpectralNormalization):
+    """Keras' layer without its question whether the kernel is all zeros.
+
+    A kernel that was drawn at random is not, and the branch for it takes most of the
+    time that TensorFlow needs to trace the layer with its gradient.
+    """
+
+    def call(self, inputs, training=False):
+        if training:
+            vector_u, kernel = self.normalized_weights()
+            self.vector_u.assign(vector_u)
+            self.kernel.assign(kernel)
+        return self.layer(inputs)
 
 
 @keras.saving.register_keras_serializable(package="anime_tf")

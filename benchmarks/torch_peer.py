@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 _LATENT_DIM, _EMBEDDING_DIM, _GROUPS = 128, 64, 8
 _EPSILON = 1e-3  # of Keras' normalisations
-_CELLS, _PLACES, _WIDTHS = 32, 4, (0.02, 0.05, 0.2)
+_CELLS, _PLACES, _WIDTHS = 16, 4, (0.02, 0.05, 0.2)
 _WEIGHTS = {"adversarial": 0.1, "classification": 0.2, "perceptual": 10.0}
 _DECAY, _TINY = 0.995, 1e-12
 _VGG = (64, 64, "half", 128, 128, "half", 256, 256, 256, 256)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from anime_tf.layers import (
     DifferentiableAugmentation,
     SelfModulation,
+    SpectralNormalization,
     UpsampleConv2D,
 )
 
@@ -126,6 +127,21 @@ def test_modulation_is_group_normalisation_scaled_and_shifted():
     plain = keras.layers.GroupNormalization(3, center=False, scale=False)(inputs)
     scale, shift = change[:, None, None, :6], change[:, None, None, 6:]
     np.testing.assert_allclose(outputs, plain * (1 + scale) + shift, atol=1e-5)
+
+
+def test_spectral_normalisation_is_that_of_keras():
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    found = []
+    for wrapper in (SpectralNormalization, keras.layers.SpectralNormalization):
+        keras.utils.set_random_seed(0)
+        layer = wrapper(keras.layers.Conv2D(4, 3))
+        for _ in range(3):
+            layer(images, training=True)
+        found.append([*layer.get_weights(), layer(images).numpy()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    kernel = found[0][0].reshape(-1, 4)
+    assert np.linalg.norm(kernel, 2) == pytest.approx(1.0, abs=0.1)
 
 
 def test_layers_survive_their_config():

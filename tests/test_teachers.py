@@ -28,16 +28,16 @@ def _one_map(size):
 
 
 def test_descriptors_are_means_and_deviations_of_places():
-    teacher = PerceptualTeacher(_one_map(64))
-    images = _images(size=64)
+    teacher = PerceptualTeacher(_one_map(32))
+    images = _images(size=32)
     means, deviations = map(np.asarray, teacher.describe(images))
-    assert means.shape == (12, 32 * 32 * 3)
+    assert means.shape == (12, 16 * 16 * 3)
     assert deviations.shape == (12, 4 * 4 * 3)
     # The second cell: rows 0 and 1, columns 2 and 3.
     cell = images[:, :2, 2:4].mean((1, 2))
     np.testing.assert_allclose(means[:, 3:6], cell, rtol=1e-4)
-    # The second place: rows 0 to 15, columns 16 to 31.
-    place = images[:, :16, 16:32].std((1, 2))
+    # The second place: rows 0 to 7, columns 8 to 15.
+    place = images[:, :8, 8:16].std((1, 2))
     np.testing.assert_allclose(deviations[:, 3:6], place, rtol=0.02)
 
 
@@ -48,9 +48,9 @@ def test_a_small_map_has_a_cell_for_each_pixel():
 
 
 def test_places_need_not_be_whole_pixels():
-    # Of 48 pixels each of 32 cells has one and a half.
-    images = _images(size=48)
-    means, _ = PerceptualTeacher(_one_map(48)).describe(images)
+    # Of 24 pixels each of 16 cells has one and a half.
+    images = _images(size=24)
+    means, _ = PerceptualTeacher(_one_map(24)).describe(images)
     row = images[:, 0] + 0.5 * images[:, 1]
     corner = (row[:, 0] + 0.5 * row[:, 1]) / 1.5**2
     np.testing.assert_allclose(means[:, :3], corner, rtol=1e-4)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from anime_tf.layers import SelfModulation, UpsampleConv2D
+from anime_tf.layers import SelfModulation, SpectralNormalization, UpsampleConv2D
 
 LATENT_DIM = 128
 _EMBEDDING_DIM = 64
@@ -138,7 +138,7 @@ def _critic(
     x = _spectral_conv(widths[-1], 3)(x)
     x = layers.LeakyReLU(negative_slope=0.2)(x)
     pooled = layers.GlobalAveragePooling2D()(x)
-    realness = layers.SpectralNormalization(layers.Dense(1))(pooled)
+    realness = SpectralNormalization(layers.Dense(1))(pooled)
     identity = _embed(labels, num_classes, widths[-1], "zeros", name)
     match = layers.Dot(axes=-1)([pooled, identity])
     return layers.Add(dtype="float32")([realness, match])
@@ -181,7 +181,7 @@ def _conv(filters: int) -> layers.Layer:
 
 def _spectral_conv(filters: int, size: int, strides: int = 1) -> layers.Layer:
     conv = layers.Conv2D(filters, size, strides=strides, padding="same")
-    return layers.SpectralNormalization(conv)
+    return SpectralNormalization(conv)
 
 
 def _modulate(x: keras.KerasTensor, style: keras.KerasTensor) -> keras.KerasTensor:

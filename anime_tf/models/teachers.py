@@ -14,7 +14,7 @@ from anime_tf.losses import PERCEPTUAL_LOSSES
 
 # The means of a map are taken over the cells of a grid of so many to each side, and its
 # deviations over coarser places.
-_CELLS = 32
+_CELLS = 16
 _PLACES = 4
 _TINY = 1e-4
 
@@ -23,7 +23,7 @@ class PerceptualTeacher:
     """Says how far features of generated pictures are from those of real ones.
 
     A picture's descriptor is one long vector: of each map the means over a grid of
-    32 x 32 cells, which say what there is and where, and the deviations over 4 x 4
+    16 x 16 cells, which say what there is and where, and the deviations over 4 x 4
     places, which say how it is textured. For `paired` it is the whole maps. Each part
     is measured in units of its own mean distance between two real pictures, so that
     all weigh the same.

@@ -21,6 +21,8 @@ VGG_WEIGHTS ?= $(if $(PRETRAINED_VGG),imagenet,none)
 CHARACTER ?= 0
 # Of the demo's server.
 PORT ?= 8611
+# What to name: a few of the demo's own pictures, or all of yours.
+SAMPLES = $(if $(filter $(DEMO)/characters,$(DATA)),'$(DATA)/*/0001.*' '$(DATA)/*/0002.*','$(DATA)')
 DRAWINGS := $(DEMO)/drawings/$(shell date +%Y%m%d-%H%M%S)
 
 # What the tests of serving speak. It asks for the package tensorflow, which would come
@@ -49,17 +51,19 @@ endif
 	$(BIN)/anime-tf train --data-dir '$(DATA)' --out '$(DEMO)/model' --overwrite \
 	    --backbone efficientnetv2b0 --weights $(WEIGHTS) --image-size 64 --batch-size 16 \
 	    --epochs 14 --head-epochs 20 --time-budget 5m
-	$(BIN)/anime-tf predict --model '$(DEMO)/model' '$(DATA)/*/0001.*' '$(DATA)/*/0002.*'
+	$(BIN)/anime-tf predict --model '$(DEMO)/model' $(SAMPLES)
 	$(BIN)/anime-tf draw --target-class '$(CHARACTER)' --classifier '$(DEMO)/model' \
 	    --vgg-weights $(VGG_WEIGHTS) --time-budget 4m --preview-steps 40 \
 	    --out '$(DEMO)/drawing' --overwrite
 	$(BIN)/anime-tf generate --model '$(DEMO)/drawing' --count 16 --out '$(DRAWINGS)'
 	$(BIN)/anime-tf export --model '$(DEMO)/model' --out '$(DEMO)/exported'
 	$(BIN)/anime-tf serve --classifier '$(DEMO)/exported' --port $(PORT) & server=$$!; \
-	trap "kill $$server" EXIT; \
-	until $(BIN)/anime-tf predict --server http://127.0.0.1:$(PORT) '$(DATA)/*/0003.*' \
-	    2>$(DEMO)/server.log; \
-	do kill -0 $$server || exit 1; sleep 1; done
+	trap "kill $$server" EXIT; tries=0; \
+	until $(BIN)/anime-tf predict --server http://127.0.0.1:$(PORT) $(SAMPLES) \
+	    2>'$(DEMO)/client.log'; \
+	do tries=$$((tries + 1)); \
+	kill -0 $$server && test $$tries -lt 60 || { cat '$(DEMO)/client.log'; exit 1; }; \
+	sleep 1; done
 	@echo 'Recognise: $(DEMO)/model/report.html'
 	@echo 'Draw:      $(DEMO)/drawing/report.html, $(DRAWINGS)/grid.png'
 

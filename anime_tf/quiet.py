@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from anime_tf.errors import UserError
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -35,9 +37,21 @@ def quiet() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Imports TensorFlow, which takes seconds, without the notices that it prints
-    before it looks at its log levels."""
-    with quiet():
-        import tensorflow  # noqa: F401
+    before it looks at its log levels.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        with quiet():
+            import tensorflow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise UserError(
+            "TensorFlow is not installed; try: pip install 'anime_tf[cpu]', or "
+            "'anime_tf[gpu]' for an NVIDIA GPU"
+        ) from error
 
 
 def _flush() -> None:

@@ -42,9 +42,10 @@ def measure_bare(model: Path, data: Path, count: int, batch_size: int) -> float:
     for _ in range(3):
         predictor.judge(batch)
     started = time.perf_counter()
-    for _ in range(count // batch_size):
+    batches = max(1, count // batch_size)
+    for _ in range(batches):
         predictor.judge(batch)
-    return count / (time.perf_counter() - started)
+    return batches * batch_size / (time.perf_counter() - started)
 
 
 class Server:

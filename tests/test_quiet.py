@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from anime_tf.quiet import quiet
+from anime_tf.errors import UserError
+from anime_tf.quiet import load_tensorflow, quiet
 
 _CHATTER = """
 import os, sys
@@ -32,6 +33,12 @@ def test_an_error_shows_what_was_kept(capfd):
     assert capfd.readouterr() == ("", "why it broke\n")
     print("after")
     assert capfd.readouterr().out == "after\n"
+
+
+def test_tensorflow_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UserError, match=r"pip install 'anime_tf\[cpu\]'"):
+        load_tensorflow()
 
 
 @quiet()

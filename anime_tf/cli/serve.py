@@ -26,12 +26,14 @@ _server_options = [
     click.option(
         "--classifier",
         type=click.Path(path_type=Path),
-        help=f"A run, a SavedModel or a TFLite file [default: {DEFAULT_OUT}, if any].",
+        help="A run, a SavedModel or a TFLite file [default, if no model is named: "
+        f"{DEFAULT_OUT}, if any].",
     ),
     click.option(
         "--generator",
         type=click.Path(path_type=Path),
-        help=f"The same, of drawing [default: {DEFAULT_DRAW_OUT}, if any].",
+        help="The same, of drawing [default, if no model is named: "
+        f"{DEFAULT_DRAW_OUT}, if any].",
     ),
     click.option("--host", default="127.0.0.1", help="Address to listen on."),
     click.option(
@@ -125,7 +127,9 @@ def _run_server(
         host, port = listener.getsockname()[:2]
         if not ipaddress.ip_address(host).is_loopback:
             _warn(reporter, host)
-        services = loading.load_services(classifier, generator, intake.limits, top_k)
+        services = loading.load_services(
+            classifier, generator, intake.limits, top_k, explain=with_page
+        )
         models = services.served()
         routes = page.build_page(services, intake) if with_page else []
         place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -19,7 +19,7 @@ class Services:
     Attributes:
         classifier, generator: These two.
         explainer: The classifier's run, which can say what spoke for an answer; None
-            if it is an export, which cannot.
+            if that was not asked for, or if it is an export, which cannot.
     """
 
     classifier: ClassifierService | None = None
@@ -32,9 +32,13 @@ class Services:
 
 
 def load_services(
-    classifier: Path | None, generator: Path | None, limits: Limits, top_k: int = 3
+    classifier: Path | None,
+    generator: Path | None,
+    limits: Limits,
+    top_k: int = 3,
+    explain: bool = False,
 ) -> Services:
-    """Loads a classifier, a generator, or both.
+    """Loads a classifier, a generator, or both, and what explains if it can.
 
     Raises:
         UserError: If one of them cannot be loaded.
@@ -43,7 +47,8 @@ def load_services(
     if classifier:
         predictor = load_predictor(classifier)
         services.classifier = ClassifierService(predictor, limits, top_k)
-        services.explainer = _load_explainer(classifier, predictor)
+        if explain:
+            services.explainer = _load_explainer(classifier, predictor)
     if generator:
         services.generator = GeneratorService(load_drawer(generator), limits)
     return services

@@ -167,6 +167,24 @@ def test_options_that_cannot_be(arguments, named):
     assert named in _fail("train", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["draw", "--resume", "--seed", "1"], "leave out --seed, or start anew"),
+        (["generate", "--interpolate", "3", "--count", "4"], "--interpolate goes with"),
+        (["export", "--variant", "int8"], "--variant is for --format tflite"),
+        (
+            ["predict", "x.png", "--server", "http://x", "--runtime", "litert"],
+            "--server takes the place of --runtime",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, named, tmp_path):
+    if arguments[0] != "predict":
+        arguments = [*arguments, "--out", tmp_path / "out"]
+    assert named in _fail(*arguments)
+
+
 def test_runs_that_cannot_be_begun(copy, data, tmp_path):
     options = ["--cache-dir", tmp_path / "cache", "--data-dir", data]
     assert "nothing to resume" in _fail("train", "--resume", "--out", copy)

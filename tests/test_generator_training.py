@@ -12,10 +12,14 @@ from rich.console import Console
 
 from anime_tf import run_files
 from anime_tf.config import DrawConfig
+from anime_tf.datasets.character_batches import plan_epoch
+from anime_tf.datasets.manifest import labels_of
 from anime_tf.errors import UserError
+from anime_tf.models.networks import build_generator
 from anime_tf.models.teachers import ClassificationTeacher, PerceptualTeacher
 from anime_tf.progress import Reporter
 from anime_tf.sampler import Sampler, load_network
+from anime_tf.subject import Subject
 from anime_tf.training import generator as training
 from anime_tf.training.generator import resume_generator, train_generator
 from tests import tiny
@@ -160,6 +164,9 @@ def test_refusals_leave_nothing_behind(settings, tmp_path, monkeypatch):
         train_generator(_change(settings, data_dir=str(tmp_path)), out)
     with pytest.raises(UserError, match="--vgg-weights"):
         train_generator(_change(settings, vgg_weights=str(tmp_path / "x.h5")), out)
+    both = _change(settings, pretrain=True, pretrained=str(out))
+    with pytest.raises(UserError, match="and what is made of it"):
+        train_generator(both, out)
     monkeypatch.setattr(training, "MIN_ACCURACY", 1.01)
     with pytest.raises(UserError, match="the least that a teacher must know"):
         train_generator(settings, out)
@@ -202,6 +209,14 @@ def test_warm_start_from_all_characters(settings, tmp_path):
         pretrain_epochs=1,
         extra_images=str(extra),
     )
+    # The first batch shows nobody in particular: the classifier has nothing to say.
+    learnt = labels_of(Subject.find(settings).learnt)
+    labels = np.append(learnt, np.full(6, len(tiny.NAMES)))
+    first = [
+        plan_epoch(labels, 4, seed, 0, nobody=len(tiny.NAMES))[0] for seed in range(20)
+    ]
+    seeds = [seed for seed, batch in enumerate(first) if min(batch) >= len(learnt)]
+    config = _change(config, seed=seeds[0], time_budget=600.0)
     texts = []
     for name in ("first", "second"):
         text = io.StringIO()
@@ -211,15 +226,15 @@ def test_warm_start_from_all_characters(settings, tmp_path):
         texts.append(text.getvalue())
     assert Sampler.load(base).drawn == tuple(sorted(tiny.NAMES))
     assert "First a generator of all characters" in texts[0]
+    assert "for half of the time: 5.0 minutes" in texts[0]
     assert "6 pictures of anybody" in texts[0]
     assert "Starting from the generator" in texts[1]
     _check_equal(tmp_path / "first", tmp_path / "second")
     # It started from there: five steps do not carry far.
     start, end = _weights(base), _weights(tmp_path / "first")
-    cold = tmp_path / "cold"
-    train_generator(_change(settings, num_epochs=1), cold)
+    cold = build_generator(config.image_size, len(tiny.NAMES) + 1, config.channels)
     near = [np.abs(a - b).mean() for a, b in zip(start, end, strict=True)]
-    far = [np.abs(a - b).mean() for a, b in zip(start, _weights(cold), strict=True)]
+    far = [np.abs(a - b).mean() for a, b in zip(start, cold.get_weights(), strict=True)]
     assert sum(near) < 0.7 * sum(far)
 
 

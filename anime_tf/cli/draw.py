@@ -13,6 +13,8 @@ from anime_tf.cli.options import (
     Command,
     Duration,
     cache_options,
+    check_resume,
+    given_by_user,
     set_up_output,
     with_options,
 )
@@ -137,7 +139,9 @@ def draw(ctx, out: Path, resume: bool, overwrite: bool, image_size, **given):
     set_up_output()
     reporter = Reporter(Console())
     # The checks that need no TensorFlow come before its import, which takes seconds.
-    if not resume:
+    if resume:
+        check_resume(ctx)
+    else:
         given["image_size"] = int(image_size) if image_size else None
         named = {name: value for name, value in given.items() if value is not None}
         config = DrawConfig(**named)
@@ -215,7 +219,8 @@ def draw_eval(model: Path, count: int, seed: int, judge, data_dir):
     type=click.IntRange(2),
     help="Write a GIF that goes from seed to seed, through so many of them.",
 )
-def generate(model, out, count, character, seed, truncation, best_of, interpolate):
+@click.pass_context
+def generate(ctx, model, out, count, character, seed, truncation, best_of, interpolate):
     """Draws pictures into the new folder --out: PNG files and a grid of all.
 
     \b
@@ -223,6 +228,8 @@ def generate(model, out, count, character, seed, truncation, best_of, interpolat
       anime-tf generate --count 16 --seed 7 --truncation 0.7 --out drawings
       anime-tf generate --interpolate 5 --out way
     """
+    if interpolate and {"count", "best_of"}.intersection(given_by_user(ctx)):
+        raise UserError("--interpolate goes without --count and --best-of")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; give a new folder by --out")
     load_tensorflow()

@@ -9,11 +9,13 @@ from rich.table import Table
 from anime_tf.cli.options import (
     SETTINGS,
     Command,
+    given_by_user,
     model_option,
     saved_model_options,
     set_up_output,
     with_options,
 )
+from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
 from anime_tf.quiet import load_tensorflow
 
@@ -36,7 +38,10 @@ VARIANTS = ("float32", "float16", "dynamic", "int8")
     default=["float16"],
     help="tflite: how numbers are stored; can be given several times.",
 )
-def export(model: Path, style: str, out: Path, data_dir, top_k, max_pixels, variants):
+@click.pass_context
+def export(
+    ctx, model: Path, style: str, out: Path, data_dir, top_k, max_pixels, variants
+):
     """Writes a classifier or a generator for use without this program.
 
     saved_model runs wherever TensorFlow runs, and in TensorFlow Serving: encoded files
@@ -49,6 +54,8 @@ def export(model: Path, style: str, out: Path, data_dir, top_k, max_pixels, vari
       anime-tf export --format tflite --variant all --out phone
     """
     set_up_output()
+    if style != "tflite" and "variants" in given_by_user(ctx):
+        raise UserError("--variant is for --format tflite")
     load_tensorflow()
     from anime_tf.export import run
 

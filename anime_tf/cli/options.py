@@ -123,6 +123,23 @@ def with_options(options: list):
     return decorate
 
 
+def given_by_user(ctx: click.Context) -> list[str]:
+    """Returns the names of the options that stand on the command line."""
+    from_user = click.core.ParameterSource.COMMANDLINE
+    return [name for name in ctx.params if ctx.get_parameter_source(name) == from_user]
+
+
+def check_resume(ctx: click.Context) -> None:
+    """Refuses options that --resume would not heed."""
+    given = [name for name in given_by_user(ctx) if name not in ("out", "resume")]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(
+            f"--resume goes on with the settings of the interrupted run: leave out "
+            f"{options}, or start anew without --resume"
+        )
+
+
 def set_up_output() -> None:
     """Keeps the libraries' chatter out of the output (python -W brings it back), and
     shows names that the output's encoding lacks by escapes instead of failing."""

@@ -13,7 +13,9 @@ from anime_tf.cli.options import (
     Command,
     Duration,
     cache_options,
+    check_resume,
     data_dir_option,
+    given_by_user,
     model_option,
     set_up_output,
     with_options,
@@ -101,7 +103,7 @@ def train(ctx, out: Path, resume: bool, overwrite: bool, **given):
     reporter = Reporter(Console())
     # The checks that need no TensorFlow come before its import, which takes seconds.
     if resume:
-        _check_resume(ctx)
+        check_resume(ctx)
     else:
         config = TrainConfig.from_preset(**given)
         _check_source(ctx, config)
@@ -345,8 +347,11 @@ def _check_model(model: Path, explain: Path | None, runtime: str) -> str:
 
 
 def _check_server(ctx: click.Context, explain: Path | None) -> None:
-    if ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE:
-        raise UserError("--server takes the place of --model: leave out one of them")
+    for name in ("model", "runtime"):
+        if name in given_by_user(ctx):
+            raise UserError(
+                f"--server takes the place of --{name}: leave out one of them"
+            )
     if explain:
         raise UserError("--explain needs the run itself: name it by --model")
 
@@ -357,21 +362,6 @@ def _client(server: str, model_name: str, model_label: str | None, timeout, retr
     return Client(
         server, model_name, label=model_label, timeout=timeout, retries=retries
     )
-
-
-def _check_resume(ctx: click.Context) -> None:
-    from_user = click.core.ParameterSource.COMMANDLINE
-    given = [
-        name
-        for name in ctx.params
-        if name not in ("out", "resume") and ctx.get_parameter_source(name) == from_user
-    ]
-    if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(
-            f"--resume goes on with the settings of the interrupted run: leave out "
-            f"{options}, or start anew without --resume"
-        )
 
 
 def _make_empty(folder: Path) -> None:

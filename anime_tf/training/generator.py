@@ -5,9 +5,10 @@ import io
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import keras
@@ -63,6 +64,9 @@ _SHOWN = 32
 _BATCH = 64
 # Most pictures that are kept described, of all characters together: some 0.4 MB each.
 _DESCRIBED = 1024
+# What the measuring at the end takes, for each character drawn, on two slow cores;
+# never more than this share of the time is kept for it.
+_CLOSING_SECONDS, _CLOSING_SHARE = 15, 0.1
 _MIN_FEATURES = 32  # side of the smallest picture that VGG19 takes
 
 
@@ -101,7 +105,12 @@ def train_generator(
     started = time.monotonic() if started is None else started
     subject = Subject.find(config)
     if config.pretrain:
-        _pretrain(config, reporter)
+        if Path(config.pretrained).resolve() == out.resolve():
+            raise UserError(
+                f"{out} cannot be the generator of all characters and what is made of "
+                "it: name another folder by --out or by --pretrained"
+            )
+        _pretrain(config, reporter, started)
     with closing(open_cache(config.cache_dir, config.cache_bytes)) as cache:
         run = _Run(config, subject, cache, out, reporter, started)
         # What can fail by a user's mistake comes before the first change on disk.
@@ -130,24 +139,31 @@ def resume_generator(out: Path | str, reporter: Reporter | None = None) -> Sampl
         return run.train(run.prepare())
 
 
-def _pretrain(config: DrawConfig, reporter: Reporter) -> None:
-    """Makes the generator of all characters, unless it is there already."""
+def _pretrain(config: DrawConfig, reporter: Reporter, started: float) -> None:
+    """Makes the generator of all characters, unless it is there already.
+
+    It takes half of what is left of the time budget.
+    """
     out = Path(config.pretrained)
     finished = (out / SAMPLER).is_file() and Sampler.load(out).record["finished"]
     if finished:
         reporter.say(f"Starting from the generator of all characters in {out}")
         return
+    budget, share = config.time_budget, ""
+    if budget is not None:
+        budget = max(1.0, (started + budget - time.monotonic()) / 2)
+        share = f", for half of the time: {budget / 60:.1f} minutes"
     base = replace(
         config,
         target_class=ALL,
         num_epochs=config.pretrain_epochs,
         pretrain=False,
-        time_budget=None,
+        time_budget=budget,
     )
-    reporter.say(f"First a generator of all characters, kept in {out}")
+    reporter.say(f"First a generator of all characters, kept in {out}{share}")
     if (out / CONFIG).exists():
         found = DrawConfig.load(out / CONFIG)
-        if found != base:
+        if replace(found, time_budget=budget) != base:
             raise UserError(
                 f"the unfinished run in {out} was asked for something else; finish it "
                 f"by anime-tf draw --resume --out {out}, remove it, or name another "
@@ -171,6 +187,9 @@ class _Run:
 
     def prepare(self) -> CharacterGAN:
         """Checks data and teachers and builds the model; writes nothing."""
+        return self._naming_pictures(self._prepare)
+
+    def _prepare(self) -> CharacterGAN:
         set_up_devices(self.reporter)
         # Layers are named by counting, and TensorFlow sums in the order of names: to
         # the last bit, a run depends on how many layers were built before it.
@@ -183,8 +202,12 @@ class _Run:
         return gan
 
     def train(self, gan: CharacterGAN) -> Sampler:
+        return self._naming_pictures(partial(self._train, gan))
+
+    def _naming_pictures(self, do: Callable):
+        """Does something; where a picture is at fault, the error says which."""
         try:
-            return self._train(gan)
+            return do()
         except tf.errors.OpError:
             if self._store.failure:
                 raise self._store.failure from None
@@ -293,7 +316,9 @@ class _Run:
 
     def _check_gradients(self, gan: CharacterGAN) -> None:
         """Refuses to start when a teacher teaches nothing, or nonsense."""
-        batch = next(iter(self._batches(0, 1)))
+        # From pictures of nobody in particular the classifier teaches nothing.
+        batches = self._batches(0, 1)
+        batch = next(batch for batch in batches if batch[1][0] != self._nobody)
         state = [variable.numpy() for variable in gan.variables]
         norms = {name: float(norm) for name, norm in gan.gradient_norms(batch).items()}
         for variable, value in zip(gan.variables, state, strict=True):
@@ -309,7 +334,9 @@ class _Run:
     def _train(self, gan: CharacterGAN) -> Sampler:
         deadline = None
         if self.config.time_budget is not None:
-            deadline = self.started + self.config.time_budget
+            budget = self.config.time_budget
+            closing = _CLOSING_SECONDS * len(self.subject.drawn)
+            deadline = self.started + budget - min(closing, _CLOSING_SHARE * budget)
         sampler = self._sampler(gan)
         examiner = Examiner(
             self._checkpoint(gan, CHECKPOINTS),

@@ -185,6 +185,13 @@ def test_options_that_do_not_go_together(arguments, named, tmp_path):
     assert named in _fail(*arguments)
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    message = _fail("data", "demo", "--out", tmp_path / "file" / "in", "--count", 1)
+    assert f"{tmp_path / 'file' / 'in'}" in message
+    assert "Not a directory" in message
+
+
 def test_runs_that_cannot_be_begun(copy, data, tmp_path):
     options = ["--cache-dir", tmp_path / "cache", "--data-dir", data]
     assert "nothing to resume" in _fail("train", "--resume", "--out", copy)

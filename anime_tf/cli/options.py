@@ -57,9 +57,19 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            complaint = click.ClickException(str(error))
-            complaint.exit_code = 2
-            raise complaint from error
+            raise _complaint(str(error)) from error
+        except OSError as error:
+            # One without a name is not about a file of the user's.
+            if error.filename is None:
+                raise
+            message = f"{error.filename} cannot be used: {error.strerror}"
+            raise _complaint(message) from error
+
+
+def _complaint(message: str) -> click.ClickException:
+    exception = click.ClickException(message)
+    exception.exit_code = 2
+    return exception
 
 
 class Group(click.Group):

@@ -36,7 +36,8 @@ def is_usable(run: Path) -> bool:
         return False
     try:
         return read_record(path).get("origin") == _fingerprint(run)
-    except UserError:
+    # Without a model file, say, the run is damaged: who loads it says how.
+    except (UserError, OSError):
         return False
 
 

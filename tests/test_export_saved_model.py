@@ -1,6 +1,7 @@
 """SavedModels: the answers of the model, without Keras and without this package."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from anime_tf import images
 from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
-from anime_tf.export import records, run, saved_model
+from anime_tf.export import parity, records, run, saved_model
 from anime_tf.export.drawing import load_drawer
 from anime_tf.export.letterbox import TOLERANCE
 from anime_tf.inference import Recognizer
@@ -222,6 +223,27 @@ def _check_specs(specs, tensors):
     for key, spec in specs.items():
         assert spec.dtype == tf.as_dtype(tensors[key].kind[3:].lower())
         assert spec.shape.rank == len(tensors[key].shape)
+
+
+def test_only_pictures_that_are_what_they_were_are_compared(trained, tmp_path):
+    data = shutil.copytree(trained.parent / "data", tmp_path / "data")
+    paths, labels = parity.held_out(trained, "test", data)
+    assert len(paths) == len(labels) > 3
+    paths[0].unlink()
+    paths[1].write_bytes(b"")
+    paths[2].write_bytes(paths[3].read_bytes())
+    left, _ = parity.held_out(trained, "test", data)
+    assert left == paths[3:]
+
+
+def test_where_all_pictures_are_too_large_noise_is_compared(exported, trained, draw):
+    # The export takes a million pixels.
+    recognizer = Recognizer.load(trained)
+    path = exported.parent / "large.png"
+    draw(1, (1001, 1000)).save(path)
+    figures = parity.check_saved_classifier(exported, recognizer, [path])
+    assert figures["ok"]
+    assert figures["real_pictures"] == 0
 
 
 def test_a_used_folder_is_left_alone(trained, tmp_path):

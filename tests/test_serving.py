@@ -478,7 +478,9 @@ def test_what_cannot_be_served(trained, drawing, served, tmp_path):
     saved = served / "classifier" / "1"
     assert "give it by --classifier" in complaint(*out, "--generator", saved)
     assert "must be absolute" in complaint(*out, "--base-path", "m", "--generator", "g")
-    assert "no trained model" in complaint(*out, "--classifier", tmp_path / "absent")
+    for kind in ("classifier", "generator"):
+        message = complaint(*out, f"--{kind}", tmp_path / "absent")
+        assert f"there is no trained {kind} in {tmp_path / 'absent'}" in message
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("mine")
     used = ["--out", tmp_path / "used"]

@@ -184,7 +184,7 @@ def test_a_slow_server_is_not_waited_for_twice(server_class):
 def test_a_model_that_is_not_ready(server_class):
     with (
         server_class(lambda *_: 404) as server,
-        pytest.raises(UserError, match=r"'classifier' .* is not ready: .*LOADING"),
+        pytest.raises(UserError, match=r"'classifier' .* is not ready.*LOADING"),
     ):
         Client(server.url).predict([PICTURE])
 

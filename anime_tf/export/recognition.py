@@ -1,7 +1,8 @@
 """Predicting with a run or an export of it, on the library that suits it.
 
-All give the same answers. Pictures are read and fitted by `images`, not by the graph.
-TensorFlow is imported only where it computes: that takes longer than many a prediction.
+A run, its SavedModel and its exact TFLite files give the same answers. Pictures are
+read and fitted by `images`, not by the graph. TensorFlow is imported only where it
+computes: that takes longer than many a prediction.
 """
 
 from pathlib import Path

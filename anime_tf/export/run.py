@@ -127,6 +127,8 @@ def export_tflite(
             filepath.write_bytes(tflite.pack(content, {**described, "trial": found}))
             figures[variant] = {"bytes": filepath.stat().st_size, **found}
             records.write(folder, figures[variant], f"{filepath.stem}.json")
+        # Each file has a threshold of its own.
+        record.pop("threshold", None)
         records.write(folder, {**record, "variants": list(variants)})
     return figures
 

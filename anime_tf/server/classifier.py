@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from anime_tf import images
-from anime_tf.inference import Predictor
+from anime_tf.predictor import Predictor
 from anime_tf.server.batching import Batcher
 from anime_tf.server.errors import RequestError
 from anime_tf.server.limits import Limits

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from anime_tf.export.drawing import load_drawer
 from anime_tf.export.recognition import is_export, load_predictor
-from anime_tf.inference import Predictor, Recognizer
+from anime_tf.inference import Recognizer
+from anime_tf.predictor import Predictor
 from anime_tf.server.classifier import ClassifierService
 from anime_tf.server.generator import GeneratorService
 from anime_tf.server.limits import Limits

@@ -23,7 +23,7 @@ from anime_tf.export import records
 from anime_tf.export.recognition import is_export
 from anime_tf.export.run import export_saved_model
 from anime_tf.progress import Reporter
-from anime_tf.run_files import SAMPLER
+from anime_tf.run_files import RECOGNIZER, SAMPLER
 from anime_tf.serving import config, manifests
 from anime_tf.serving.warmup import write_warmup
 
@@ -94,7 +94,11 @@ def _check_kind(source: Path, kind: str) -> None:
             raise UserError(f"{source} is no SavedModel; name one, or the run itself")
         found = records.read(source)["kind"]
     else:
-        found = "generator" if (source / SAMPLER).is_file() else "classifier"
+        marks = {"generator": SAMPLER, "classifier": RECOGNIZER}
+        kinds = (name for name, mark in marks.items() if (source / mark).is_file())
+        found = next(kinds, None)
+    if found is None:
+        raise UserError(f"there is no trained {kind} in {source}; train it first")
     if found != kind:
         raise UserError(f"{source} is a {found}: give it by --{found}, not by --{kind}")
 

@@ -106,5 +106,6 @@ class ServedModel:
                 f"by --model-name ({reason})"
             )
         return UserError(
-            f"the model {self.name!r} at {self.url} is not ready: {'; '.join(states)}"
+            f"the model {self.name!r} at {self.url} is not ready, or not by the label "
+            f"or version asked for ({reason}); it has: {'; '.join(states)}"
         )

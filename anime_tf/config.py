@@ -18,6 +18,8 @@ DEFAULT_SERVING_OUT = "saved_models/serving"
 BACKBONES = ("efficientnetb0", "efficientnetv2b0")
 # What a trained classifier computes on.
 RUNTIMES = ("auto", "litert", "tensorflow")
+# Of a TFLite file: how its numbers are stored.
+VARIANTS = ("float32", "float16", "dynamic", "int8")
 
 # What a preset decides; options given by name win over it.
 PRESETS: dict[str, dict] = {

@@ -60,7 +60,7 @@ def check_complete(folder: Path) -> None:
             f"--out {folder}"
         )
     else:
-        advice = "train one with: anime-tf train, or name another by --model"
+        advice = "train one with: anime-tf train, or name another"
     raise UserError(f"there is no trained model in {folder}; {advice}")
 
 

@@ -190,7 +190,7 @@ class Sampler(Drawer):
         if not (folder / SAMPLER).is_file():
             raise UserError(
                 f"there is no trained generator in {folder}; train one with: "
-                "anime-tf draw, or name another by --model"
+                "anime-tf draw, or name another"
             )
         try:
             record = json.loads((folder / SAMPLER).read_text(encoding="utf-8"))

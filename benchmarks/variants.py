@@ -18,7 +18,7 @@ import numpy as np
 from machine import save
 from peers import take_turns, timed
 
-from anime_tf.export import tflite
+from anime_tf.config import VARIANTS
 from anime_tf.export.decoding import MAX_PIXELS
 from anime_tf.export.lite import LiteModel
 from anime_tf.export.run import export_saved_model, export_tflite
@@ -36,7 +36,7 @@ def measure(kind: str, run: Path, folder: Path, turns: int) -> list[dict]:
     """Returns a row for the run itself, its SavedModel and each TFLite variant."""
     saved, lite = folder / f"{kind}_saved", folder / f"{kind}_lite"
     export_saved_model(run, saved, top_k=3, max_pixels=MAX_PIXELS)
-    figures = export_tflite(run, lite, tflite.VARIANTS)
+    figures = export_tflite(run, lite, VARIANTS)
     rows = [
         {"model": kind, "what": "Keras file", "bytes": weigh(run / f"{kind}.keras")},
         {"model": kind, "what": "SavedModel", "bytes": weigh(saved)},

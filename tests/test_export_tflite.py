@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from anime_tf import images
+from anime_tf.config import VARIANTS
 from anime_tf.datasets.image_folder import find_pictures
 from anime_tf.errors import UserError
 from anime_tf.export import records, run, tflite, trial
@@ -65,7 +66,7 @@ def _names(model, pictures):
 
 def test_every_variant_is_written_and_measured(exported):
     folder, output = exported
-    for variant in tflite.VARIANTS:
+    for variant in VARIANTS:
         assert variant in output
         path = folder / f"classifier_{variant}.tflite"
         figures = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

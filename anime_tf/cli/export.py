@@ -15,12 +15,12 @@ from anime_tf.cli.options import (
     set_up_output,
     with_options,
 )
+from anime_tf.config import VARIANTS
 from anime_tf.errors import UserError
 from anime_tf.progress import Reporter
 from anime_tf.quiet import load_tensorflow
 
 FORMATS = ("saved_model", "tflite")
-VARIANTS = ("float32", "float16", "dynamic", "int8")
 
 
 @click.command(cls=Command, context_settings=SETTINGS)

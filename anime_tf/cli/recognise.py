@@ -334,12 +334,13 @@ def _check_source(ctx: click.Context, config: TrainConfig) -> None:
 
 def _check_model(model: Path, explain: Path | None, runtime: str) -> str:
     """Returns the runtime to take."""
-    is_run = model.suffix != ".tflite" and not (model / "saved_model.pb").is_file()
-    if is_run:
+    from anime_tf.export.recognition import is_export
+
+    if not is_export(model):
         check_complete(model)
     if not explain:
         return runtime
-    if not is_run:
+    if is_export(model):
         raise UserError(f"--explain needs the run itself, {model} is an export")
     if runtime == "litert":
         raise UserError("--explain needs TensorFlow: leave out --runtime litert")

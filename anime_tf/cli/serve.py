@@ -151,6 +151,8 @@ def _read_limits(
 ):
     from anime_tf.server.limits import Limits
 
+    if timeout <= 0:
+        raise UserError("--timeout must be longer than 0")
     if max_queue < max_pictures:
         raise UserError(
             f"--max-queue {max_queue} must be at least --max-pictures {max_pictures}, "

@@ -90,7 +90,7 @@ def export_tflite(
 
     Args:
         run, out, data_dir, reporter: As for `export_saved_model`.
-        variants: Some of `tflite.VARIANTS`.
+        variants: Some of `config.VARIANTS`.
 
     Returns:
         The figures of each variant, which also lie beside its file; `good` says

@@ -23,7 +23,6 @@ from anime_tf.inference import Recognizer
 from anime_tf.quiet import quiet
 from anime_tf.sampler import Sampler
 
-VARIANTS = ("float32", "float16", "dynamic", "int8")
 # Those whose weights are 8 bits wide.
 COARSE = ("dynamic", "int8")
 LABELS = "labels.txt"
@@ -44,7 +43,7 @@ def convert_classifier(
 
     Args:
         recognizer: A trained one.
-        variant: One of `VARIANTS`.
+        variant: One of `config.VARIANTS`.
         squares: uint8 `[image_size, image_size, 3]`, of the training split, to
             calibrate `int8`; at least one there, not used otherwise.
 

@@ -155,6 +155,7 @@ def set_up_output() -> None:
     shows names that the output's encoding lacks by escapes instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Errors too: those that matter come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

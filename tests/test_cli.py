@@ -6,12 +6,11 @@ import shutil
 
 import click
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from anime_tf import __version__, run_files
 from anime_tf.cli import cli
-from anime_tf.cli.options import Bytes, Command, Duration
+from anime_tf.cli.options import Bytes, Duration
 from anime_tf.training import classifier as training
 from tests import tiny
 
@@ -112,25 +111,6 @@ def test_what_is_no_size_and_no_time(text):
     assert "is no time" in _fail("train", f"--time-budget={text}")
     text = text.replace("m", "s")
     assert "is no size" in _fail("train", f"--memory={text}")
-
-
-def _raising(error):
-    @click.command(cls=Command)
-    def command():
-        raise error
-
-    return CliRunner().invoke(command)
-
-
-def test_files_that_cannot_be_used():
-    result = _raising(PermissionError(13, "Permission denied", "/mine"))
-    assert result.exit_code == 2
-    assert result.stderr == "Error: /mine cannot be used: Permission denied\n"
-    result = _raising(OSError(18, "Invalid cross-device link", "a", None, "b"))
-    assert "a -> b cannot be used: Invalid cross-device link" in result.stderr
-    # Not about a file, and not for us.
-    assert isinstance(_raising(ConnectionResetError("x")).exception, OSError)
-    assert _raising(BrokenPipeError(32, "Broken pipe")).exit_code == 1
 
 
 def test_both_spellings(tmp_path):

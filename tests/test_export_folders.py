@@ -28,14 +28,21 @@ def test_whatever_else_is_there_is_somebody_s(tmp_path):
     (tmp_path / "assets" / "logo.png").write_text("mine")
     with pytest.raises(UserError, match=r"logo\.png, which is none of it"):
         check_target(tmp_path / "assets")
+    (tmp_path / "assets" / "logo.png").unlink()
+    (tmp_path / "assets" / "assets").mkdir()
+    check_target(tmp_path / "assets")
+    (tmp_path / "assets" / "assets" / "logo.png").write_text("mine")
+    with pytest.raises(UserError, match=r"and assets, which is none of it"):
+        check_target(tmp_path / "assets")
     with pytest.raises(UserError, match="is neither"):
         check_target(tmp_path)
 
 
 def test_what_cannot_be_replaced_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="the current folder"):
-        check_target(Path("."))
+    for path in (Path("."), tmp_path.parent):
+        with pytest.raises(UserError, match="the current folder"):
+            check_target(path)
     monkeypatch.setattr("os.path.ismount", lambda path: True)
     (tmp_path / "volume").mkdir()
     with pytest.raises(UserError, match="mount point"):
@@ -52,3 +59,20 @@ def test_on_errors_the_old_export_stays(tmp_path):
         fresh.rmdir()
     assert (out / EXPORT).read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_old_export_that_cannot_go_back_is_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    _export(out, "old")
+    rename = Path.rename
+
+    def barred(path, target):
+        if path.name in ("new", "old"):
+            raise PermissionError(13, "no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", barred)
+    with pytest.raises(PermissionError):
+        _export(out, "new")
+    (kept,) = tmp_path.glob(f".writing-*/old/{EXPORT}")
+    assert kept.read_text() == "old"

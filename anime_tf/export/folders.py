@@ -30,17 +30,17 @@ def check_target(out: Path) -> None:
 
     One that holds anything else besides is somebody's: it would be replaced whole.
     """
-    if out.exists() and (out.resolve() == Path.cwd() or os.path.ismount(out)):
+    if out.exists() and (_is_current(out) or os.path.ismount(out)):
         raise UserError(
-            f"--out is replaced as a whole, and {out} cannot be: it is the current "
-            "folder or a mount point; name a folder inside it"
+            f"--out is replaced as a whole, and {out} cannot be: it is a mount point, "
+            "or the current folder is in it; name a folder inside it"
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / EXPORT).is_file():
         raise UserError(f"--out needs a new or empty folder, {out} is neither")
     for path in sorted(out.iterdir()):
-        if not any(fnmatch(path.name, pattern) for pattern in _WRITTEN):
+        if not _is_written(path):
             raise UserError(
                 f"--out {out} holds an older export, and {path.name}, which is none of "
                 "it: name a new folder"
@@ -55,13 +55,26 @@ def publishing(out: Path) -> Iterator[Path]:
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".writing-", dir=out.parent))
+    fresh, old = work / "new", work / "old"
     try:
-        fresh = work / "new"
         fresh.mkdir()
         yield fresh
-        _replace(out, fresh, work / "old")
+        _replace(out, fresh, old)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        # If even the way back was barred, both are left where they are.
+        if not (fresh.exists() and old.exists()):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_current(folder: Path) -> bool:
+    return Path.cwd().is_relative_to(folder.resolve())
+
+
+def _is_written(path: Path) -> bool:
+    """Whether something in a folder may come from an export, by its name."""
+    if path.name == "assets":  # ours is always empty
+        return path.is_dir() and not any(path.iterdir())
+    return any(fnmatch(path.name, pattern) for pattern in _WRITTEN)
 
 
 def _replace(out: Path, fresh: Path, old: Path) -> None:
